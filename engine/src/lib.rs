@@ -1,0 +1,9 @@
+//! The engine of Pollgate: it moves packets and knows no gateway policy.
+
+pub mod batch;
+pub mod packet;
+pub mod pool;
+pub mod port;
+pub mod prefetch;
+pub mod ring;
+pub mod wire;

@@ -1,0 +1,21 @@
+//! Ports: where packets come in and leave. Each is used by one worker through one receive and one transmit queue.
+
+pub mod memory;
+
+use arrayvec::ArrayVec;
+
+use crate::packet::Packet;
+
+/// Packets that one call receives or transmits at the most.
+pub const BURST: usize = 32;
+/// Packets on their way through a port in one call.
+pub type Burst = ArrayVec<Packet, BURST>;
+
+/// One worker's pair of queues of a port.
+pub trait PortQueue: Send {
+    /// Adds the packets that have arrived, as many as `burst` has room for, each marked with the port's number.
+    fn receive(&mut self, burst: &mut Burst);
+
+    /// Hands packets to the port. What it does not take stays in `burst`, in order.
+    fn transmit(&mut self, burst: &mut Burst);
+}

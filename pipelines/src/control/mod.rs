@@ -1,0 +1,2 @@
+//! The control side: configuration, sources, building tables, and the thread that publishes them.
+pub mod config;

@@ -1,0 +1,2 @@
+//! The pollgate binary.
+fn main() {}
