@@ -1,9 +1,11 @@
 //! The engine of Pollgate: it moves packets and knows no gateway policy.
 
 pub mod batch;
+pub mod counters;
 pub mod packet;
 pub mod pool;
 pub mod port;
 pub mod prefetch;
 pub mod ring;
+pub mod table;
 pub mod wire;
