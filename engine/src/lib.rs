@@ -6,4 +6,6 @@ pub mod pool;
 pub mod port;
 pub mod prefetch;
 pub mod ring;
+pub mod snapshot;
+mod sync;
 pub mod wire;
