@@ -1,11 +1,15 @@
 //! The engine of Pollgate: it moves packets and knows no gateway policy.
 
 pub mod batch;
+pub mod clock;
 pub mod counters;
 pub mod packet;
 pub mod pool;
 pub mod port;
 pub mod prefetch;
 pub mod ring;
+pub mod snapshot;
+mod sync;
 pub mod table;
 pub mod wire;
+pub mod worker;

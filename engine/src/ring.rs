@@ -8,12 +8,11 @@
 //! writes `head`. What does not fit is given back to the producer, which counts it; nothing waits.
 #![allow(unsafe_code, reason = "slots are written by one thread and read by the other without locks")]
 
-use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
+
+use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
 struct Shared<T> {
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
@@ -31,11 +30,13 @@ unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let (head, tail) = (*self.head.get_mut(), *self.tail.get_mut());
+        // Both ends are gone, and their reference counts ordered what they did before this.
+        let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
         let mask = self.slots.len() - 1;
-        for index in head..tail {
-            // SAFETY: both ends are gone, and [head, tail) are initialised entries that nobody took.
-            unsafe { self.slots[index & mask].get_mut().assume_init_drop() };
+        for place in 0..tail.wrapping_sub(head) {
+            let slot = &self.slots[head.wrapping_add(place) & mask];
+            // SAFETY: nobody else has the ring any more, and [head, tail) are initialised entries that nobody took.
+            slot.with_mut(|entry| unsafe { (*entry).assume_init_drop() });
         }
     }
 }
@@ -84,7 +85,7 @@ impl<T> Producer<T> {
         for (place, entry) in entries.drain(..count).enumerate() {
             let slot = &self.shared.slots[self.tail.wrapping_add(place) & mask];
             // SAFETY: [tail, tail + count) is free (head_seen is never ahead of head), and only this producer writes.
-            unsafe { (*slot.get()).write(entry) };
+            slot.with_mut(|free| unsafe { (*free).write(entry) });
         }
         self.tail = self.tail.wrapping_add(count);
         self.shared.tail.store(self.tail, Ordering::Release);
@@ -114,8 +115,8 @@ impl<T> Consumer<T> {
         for _ in 0..count {
             let slot = &self.shared.slots[self.head & mask];
             // SAFETY: head < tail_seen <= tail, so the slot holds an entry; head moves past it before `take` can
-            // panic, so it is read once.
-            let entry = unsafe { (*slot.get()).assume_init_read() };
+            // panic, and dropping the consumer publishes that, so it is read once.
+            let entry = slot.with_mut(|filled| unsafe { (*filled).assume_init_read() });
             self.head = self.head.wrapping_add(1);
             take(entry);
         }
@@ -143,7 +144,14 @@ impl<T> Consumer<T> {
     }
 }
 
-#[cfg(test)]
+impl<T> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        // A `take` that panicked left entries taken but not published as taken; the ring must not drop them again.
+        self.shared.head.store(self.head, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -175,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn entries_taken_by_a_panicking_reader_are_dropped_once() {
+        let counted = Arc::new(());
+        let (mut producer, mut consumer) = ring(4);
+        for _ in 0..3 {
+            producer.push(Arc::clone(&counted)).unwrap();
+        }
+        let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+            consumer.pop_batch(3, |_| panic!("the reader fails"));
+        }));
+        assert!(result.is_err());
+        assert_eq!(Arc::strong_count(&counted), 3);
+        drop((producer, consumer));
+        assert_eq!(Arc::strong_count(&counted), 1);
+    }
+
+    #[test]
     fn threads_see_every_entry_once_in_order() {
         let (mut producer, mut consumer) = ring(64);
         let sender = std::thread::spawn(move || {
@@ -195,5 +219,54 @@ mod tests {
             }
         }
         sender.join().unwrap();
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_model {
+    use super::*;
+
+    /// Two slots and three entries: the ring wraps, runs full and runs empty.
+    #[test]
+    fn entries_arrive_once_in_order() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = ring::<Box<u32>>(2);
+            let sender = loom::thread::spawn(move || {
+                for number in 0..3 {
+                    let mut entry = Box::new(number);
+                    while let Err(refused) = producer.push(entry) {
+                        entry = refused;
+                        loom::thread::yield_now();
+                    }
+                }
+            });
+            let mut expected = 0;
+            while expected < 3 {
+                match consumer.pop() {
+                    Some(number) => {
+                        assert_eq!(*number, expected);
+                        expected += 1;
+                    }
+                    None => loom::thread::yield_now(),
+                }
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// Whoever goes last drops what is left; loom reports a leak or an unordered access.
+    #[test]
+    fn what_is_left_is_dropped_by_the_last_end() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = ring::<Box<u32>>(2);
+            let sender = loom::thread::spawn(move || {
+                let _ = producer.push(Box::new(1));
+                let _ = producer.push(Box::new(2));
+            });
+            let taken = consumer.pop();
+            assert!(taken.is_none_or(|number| *number == 1));
+            drop(consumer);
+            sender.join().unwrap();
+        });
     }
 }
