@@ -1,0 +1,193 @@
+//! The gateway's tables. [`Tables`] is immutable once built; what is learned at packet time (next hops, stations) lies
+//! beside it, in [`neighbour`] and [`bridge_mac`].
+
+pub mod bridge_mac;
+pub mod interface;
+pub mod neighbour;
+pub mod route;
+pub mod service;
+
+use std::sync::Arc;
+
+use engine::batch::PortId;
+use engine::counters::Counters;
+use engine::wire::ethernet::MacAddress;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::prefix::Ipv4Prefix;
+use interface::{HOST_PORT, Interface, InterfaceId, PortRecord};
+use route::RouteTable;
+use service::ServiceTable;
+
+/// The overlay as the data path needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlayTable {
+    /// The overlay's interface.
+    pub interface: InterfaceId,
+    /// The interface that carries it.
+    pub underlay: InterfaceId,
+    /// Network identifier.
+    pub vni: u32,
+    /// UDP destination port.
+    pub udp_port: u16,
+    /// The VTEP's MAC.
+    pub mac: MacAddress,
+    /// Outer source address in host order.
+    pub local: u32,
+    /// Send outer UDP checksums.
+    pub send_udp_checksum: bool,
+    /// Which node each VTEP MAC is on (host order).
+    pub fdb: HashMap<MacAddress, u32, FxBuildHasher>,
+}
+
+/// The bridge as the data path needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeTable {
+    /// The bridge's interface.
+    pub interface: InterfaceId,
+    /// Its ports.
+    pub members: Vec<PortId>,
+    /// Static stations.
+    pub stations: Vec<(MacAddress, PortId)>,
+    /// Milliseconds after which a silent station is forgotten.
+    pub ageing_ms: u32,
+}
+
+/// Timeouts of tracked flows in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// By [`crate::stage::tcp_state::TcpState`].
+    pub tcp_ms: [u32; 10],
+    /// UDP without an answer.
+    pub udp_ms: u32,
+    /// UDP with answers.
+    pub udp_stream_ms: u32,
+    /// ICMP echo.
+    pub icmp_ms: u32,
+    /// Anything else.
+    pub generic_ms: u32,
+}
+
+/// What decides who is masqueraded, and with which ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasqueradeRules {
+    /// Sources whose answers pass this gateway by themselves.
+    pub pod_cidrs: Vec<Ipv4Prefix>,
+    /// Every source on its way to a cluster IP.
+    pub masquerade_all: bool,
+    /// Pods of this prefix leave it with the node's address.
+    pub egress_network: Option<Ipv4Prefix>,
+    /// Overrides the address for services, in host order.
+    pub snat_address: Option<u32>,
+    /// Ports to masquerade with, inclusive.
+    pub snat_ports: (u16, u16),
+}
+
+/// All that the data path reads and that changes only by publishing anew.
+pub struct Tables {
+    /// Counts up with each publication.
+    pub generation: u64,
+    /// By interface number; the host's first.
+    pub interfaces: Vec<Interface>,
+    /// By port number.
+    pub ports: Vec<PortRecord>,
+    /// The overlay, if there is one.
+    pub overlay: Option<OverlayTable>,
+    /// The bridge, if there is one.
+    pub bridge: Option<BridgeTable>,
+    /// Static next hops.
+    pub neighbours: HashMap<(InterfaceId, u32), MacAddress, FxBuildHasher>,
+    /// Routes, the gateway's own addresses among them.
+    pub routes: Arc<RouteTable>,
+    /// Services.
+    pub services: ServiceTable,
+    /// Where services' addresses lie.
+    pub service_cidrs: Vec<Ipv4Prefix>,
+    /// Who is masqueraded.
+    pub masquerade: MasqueradeRules,
+    /// Timeouts of flows.
+    pub timeouts: Timeouts,
+    /// Packets a second to the host's stack, for each worker; 0: no exception port.
+    pub host_rate_pps: u32,
+    /// The host's and the gateway's MAC on the exception link.
+    pub host_macs: (MacAddress, MacAddress),
+    /// By worker: counters of backends and services.
+    pub backend_counters: Arc<Vec<SlotCounters>>,
+}
+
+impl Tables {
+    /// The record of a port; none for the exception port.
+    #[inline(always)]
+    pub fn port(&self, port: PortId) -> Option<&PortRecord> {
+        self.ports.get(usize::from(port))
+    }
+
+    /// An interface; the host's for a number that does not exist.
+    #[inline(always)]
+    pub fn interface(&self, interface: InterfaceId) -> &Interface {
+        self.interfaces.get(usize::from(interface)).unwrap_or(&self.interfaces[0])
+    }
+
+    /// The interface a port belongs to.
+    #[inline(always)]
+    pub fn interface_of(&self, port: PortId) -> InterfaceId {
+        if port == HOST_PORT {
+            return interface::HOST_INTERFACE;
+        }
+        self.port(port).map_or(interface::HOST_INTERFACE, |record| record.interface)
+    }
+}
+
+/// Counters of one backend or service, for one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum SlotCounter {
+    /// Connections sent there (backend) or accepted (service).
+    Connections,
+    /// Packets to it.
+    PacketsIn,
+    /// Bytes to it, IP headers included.
+    BytesIn,
+    /// Packets from it.
+    PacketsOut,
+    /// Bytes from it.
+    BytesOut,
+    /// Connections refused or dropped (service).
+    Refused,
+}
+
+/// Slots in one chunk.
+const CHUNK_SLOTS: usize = 1_024;
+
+/// One worker's counters by slot: one cache line a slot, in chunks, so that more can be added while it counts.
+#[derive(Clone, Default)]
+pub struct SlotCounters {
+    chunks: Vec<Counters>,
+}
+
+impl SlotCounters {
+    /// The same counters, and room for `slots` slots.
+    pub fn grown(&self, slots: usize) -> Self {
+        let mut chunks = self.chunks.clone();
+        while chunks.len() * CHUNK_SLOTS < slots {
+            chunks.push(Counters::new(CHUNK_SLOTS * 8));
+        }
+        Self { chunks }
+    }
+
+    /// Adds. For the worker alone.
+    #[inline(always)]
+    pub fn add(&self, slot: u32, counter: SlotCounter, amount: u64) {
+        let slot = slot as usize;
+        if let Some(chunk) = self.chunks.get(slot / CHUNK_SLOTS) {
+            chunk.add(slot % CHUNK_SLOTS * 8 + counter as usize, amount);
+        }
+    }
+
+    /// The value as of now.
+    pub fn get(&self, slot: u32, counter: SlotCounter) -> u64 {
+        let slot = slot as usize;
+        self.chunks.get(slot / CHUNK_SLOTS).map_or(0, |chunk| chunk.get(slot % CHUNK_SLOTS * 8 + counter as usize))
+    }
+}
