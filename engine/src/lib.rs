@@ -8,4 +8,5 @@ pub mod prefetch;
 pub mod ring;
 pub mod snapshot;
 mod sync;
+pub mod table;
 pub mod wire;

@@ -1,0 +1,3 @@
+//! Tables: data structures that know no gateway words.
+
+pub mod lpm;
