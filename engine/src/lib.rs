@@ -1,10 +1,13 @@
 //! The engine of Pollgate: it moves packets and knows no gateway policy.
 
 pub mod batch;
+pub mod clock;
 pub mod packet;
 pub mod pool;
 pub mod port;
 pub mod prefetch;
+pub mod random;
+pub mod rate;
 pub mod ring;
 pub mod snapshot;
 mod sync;
