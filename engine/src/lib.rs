@@ -7,6 +7,8 @@ pub mod packet;
 pub mod pool;
 pub mod port;
 pub mod prefetch;
+pub mod random;
+pub mod rate;
 pub mod ring;
 pub mod snapshot;
 mod sync;

@@ -1,6 +1,7 @@
 //! Ports: where packets come in and leave. Each is used by one worker through one receive and one transmit queue.
 
 pub mod memory;
+pub mod pcap;
 
 use arrayvec::ArrayVec;
 

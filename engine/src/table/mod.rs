@@ -2,6 +2,7 @@
 
 pub mod atomic_map;
 pub mod flow;
+pub mod lpm;
 pub mod pages;
 pub mod seqlock;
 mod tags;
