@@ -36,7 +36,9 @@ pub fn describe_reason(code: u16) -> (&'static str, &'static str, &'static str) 
         REASON_TRANSMIT_REFUSED => ("transmit", "transmit_refused", "The port's transmit queue was full."),
         REASON_HAND_OFF_FULL => ("hand_off", "hand_off_full", "The ring to the flow's owner was full."),
         REASON_HOST_FULL => ("host", "host_full", "The ring to the host's own stack was full."),
-        REASON_UNDECIDED => ("worker", "undecided", "The pipeline left no valid decision: a defect, please report it."),
+        REASON_UNDECIDED => {
+            ("worker", "undecided", "The pipeline left no valid decision: a defect, please report it.")
+        }
         _ => ("worker", "reserved", "Not used."),
     }
 }

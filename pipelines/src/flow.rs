@@ -70,8 +70,8 @@ impl FlowValue {
     /// The rewrite of packets with key `from` so that they leave as `to`.
     pub fn rewrite(from: &FlowKey, to: &FlowKey) -> Self {
         let addresses = delta_u32(from.source, to.source) + delta_u32(from.destination, to.destination);
-        let ports =
-            delta_u16(from.source_port, to.source_port) + delta_u16(from.destination_port, to.destination_port);
+        let ports = delta_u16(from.source_port, to.source_port)
+            + delta_u16(from.destination_port, to.destination_port);
         let transport = match from.protocol {
             // The pseudo-header holds the addresses (RFC 9293, section 3.1; RFC 768).
             PROTOCOL_TCP | PROTOCOL_UDP => addresses + ports,
@@ -96,7 +96,13 @@ impl FlowValue {
 
 /// The key of packets from `source` to `destination`.
 #[inline(always)]
-pub fn flow_key(protocol: u8, source: u32, source_port: u16, destination: u32, destination_port: u16) -> FlowKey {
+pub fn flow_key(
+    protocol: u8,
+    source: u32,
+    source_port: u16,
+    destination: u32,
+    destination_port: u16,
+) -> FlowKey {
     FlowKey { source, destination, source_port, destination_port, protocol, valid: 1, zone: 0 }
 }
 

@@ -8,9 +8,7 @@ use engine::batch::{Batch, Disposition};
 use engine::packet::Packet;
 use engine::wire::arp::ArpPacket;
 use engine::wire::checksum;
-use engine::wire::ethernet::{
-    self, EthernetHeader, TYPE_ARP, TYPE_IPV4, TYPE_SERVICE_VLAN, TYPE_VLAN,
-};
+use engine::wire::ethernet::{self, EthernetHeader, TYPE_ARP, TYPE_IPV4, TYPE_SERVICE_VLAN, TYPE_VLAN};
 use engine::wire::icmp::{self, IcmpHeader, TYPE_ECHO_REPLY, TYPE_ECHO_REQUEST};
 use engine::wire::ipv4::{self, Ipv4Header, PROTOCOL_ICMP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
 use engine::wire::tcp::{self, TcpHeader};
@@ -162,8 +160,8 @@ fn tunnel(
         return Err(DropReason::VxlanMalformed);
     }
     if udp.checksum.get() != 0 {
-        // Zero means none (RFC 768); what is given is verified (RFC 7348, section 4.1: "MUST be verified" is the
-        // receiver's choice, and the kernel's).
+        // Zero means none (RFC 768), and such a datagram must be accepted; one that is given may be verified, and is
+        // (RFC 7348, section 5; the kernel's vxlan sends it by default).
         let pseudo = checksum::pseudo_header(
             outer.source_address(),
             outer.destination_address(),
@@ -175,8 +173,7 @@ fn tunnel(
         }
     }
     let vxlan = datagram.get(udp::HEADER_LENGTH..).unwrap_or_default();
-    let (vxlan, inner_frame) =
-        VxlanHeader::ref_from_prefix(vxlan).map_err(|_| DropReason::VxlanMalformed)?;
+    let (vxlan, inner_frame) = VxlanHeader::ref_from_prefix(vxlan).map_err(|_| DropReason::VxlanMalformed)?;
     if vxlan.flags & FLAG_VNI == 0 {
         return Err(DropReason::VxlanMalformed);
     }
@@ -258,7 +255,8 @@ fn sctp_ports(payload: &[u8]) -> Result<(u16, u16), DropReason> {
 
 /// ICMP: an echo's identifier stands where its sender's port would; an error gets the key of the flow it is about.
 fn icmp_message(source: u32, destination: u32, payload: &[u8], meta: &mut Meta) -> Result<(), DropReason> {
-    let (header, quoted) = IcmpHeader::ref_from_prefix(payload).map_err(|_| DropReason::TransportTruncated)?;
+    let (header, quoted) =
+        IcmpHeader::ref_from_prefix(payload).map_err(|_| DropReason::TransportTruncated)?;
     meta.key = flow_key(PROTOCOL_ICMP, source, 0, destination, 0);
     match header.message_type {
         TYPE_ECHO_REQUEST => meta.key.source_port = header.identifier.get(),

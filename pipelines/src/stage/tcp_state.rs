@@ -54,8 +54,18 @@ impl TcpState {
 
     /// Its name in `pollgate show`.
     pub fn name(self) -> &'static str {
-        ["none", "syn_sent", "syn_received", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close", "syn_sent2"]
-            [self as usize]
+        [
+            "none",
+            "syn_sent",
+            "syn_received",
+            "established",
+            "fin_wait",
+            "close_wait",
+            "last_ack",
+            "time_wait",
+            "close",
+            "syn_sent2",
+        ][self as usize]
     }
 
     /// Whether a SYN from the side that opened starts a new connection in its place.
@@ -175,7 +185,14 @@ mod tests {
         for flags in [0, FLAG_SYN | FLAG_ACK, FLAG_FIN, FLAG_FIN | FLAG_ACK, FLAG_RST] {
             assert_eq!(walk(&[(flags, true)]), [Verdict::Invalid], "{flags:02x}");
         }
-        assert_eq!(walk(&[(FLAG_ACK, true)]), [Verdict::Next(TcpState::Established)], "picked up in the middle");
-        assert_eq!(walk(&[(FLAG_SYN, true), (FLAG_RST | FLAG_ACK, false)])[1], Verdict::Next(TcpState::Close));
+        assert_eq!(
+            walk(&[(FLAG_ACK, true)]),
+            [Verdict::Next(TcpState::Established)],
+            "picked up in the middle"
+        );
+        assert_eq!(
+            walk(&[(FLAG_SYN, true), (FLAG_RST | FLAG_ACK, false)])[1],
+            Verdict::Next(TcpState::Close)
+        );
     }
 }

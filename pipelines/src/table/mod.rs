@@ -188,6 +188,8 @@ impl SlotCounters {
     /// The value as of now.
     pub fn get(&self, slot: u32, counter: SlotCounter) -> u64 {
         let slot = slot as usize;
-        self.chunks.get(slot / CHUNK_SLOTS).map_or(0, |chunk| chunk.get(slot % CHUNK_SLOTS * 8 + counter as usize))
+        self.chunks
+            .get(slot / CHUNK_SLOTS)
+            .map_or(0, |chunk| chunk.get(slot % CHUNK_SLOTS * 8 + counter as usize))
     }
 }

@@ -60,7 +60,8 @@ pub struct Adjacency {
     pub template: [u8; TEMPLATE_LENGTH],
 }
 
-const _: () = assert!(size_of::<Adjacency>() == WORDS * 8 && core::mem::offset_of!(Adjacency, template) == 56);
+const _: () =
+    assert!(size_of::<Adjacency>() == WORDS * 8 && core::mem::offset_of!(Adjacency, template) == 56);
 
 impl Adjacency {
     /// A record without content.

@@ -100,25 +100,17 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// All backends, the draining ones too.
     pub backends: Vec<Backend>,
+    /// Where what is refused is counted.
+    pub slot: u32,
     /// How to choose.
-    choice: AliasTable,
+    pub choice: AliasTable,
 }
 
 impl ServicePort {
-    /// A service port with its way to choose made from the weights.
-    #[allow(clippy::too_many_arguments, reason = "a record's fields, each of another kind")]
-    pub fn new(
-        namespace: String,
-        name: String,
-        port_name: String,
-        protocol: Protocol,
-        cluster_ip: u32,
-        port: u16,
-        node_port: Option<u16>,
-        backends: Vec<Backend>,
-    ) -> Self {
-        let choice = AliasTable::build(backends.iter().map(|backend| u32::from(backend.weight)));
-        Self { namespace, name, port_name, protocol, cluster_ip, port, node_port, backends, choice }
+    /// Makes the way to choose from the backends' weights. To be called when the backends are final.
+    pub fn prepare(mut self) -> Self {
+        self.choice = AliasTable::build(self.backends.iter().map(|backend| u32::from(backend.weight)));
+        self
     }
 
     /// A backend at random, by weight; none if no backend has any.
@@ -140,7 +132,7 @@ impl ServicePort {
 /// Weighted choice in constant time: Walker's alias method, built as by Vose ("A Linear Algorithm for Generating Random
 /// Numbers with a Given Distribution", IEEE TSE 17(9), 1991). Exact: columns are whole numbers, not fractions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct AliasTable {
+pub struct AliasTable {
     /// For each column with any weight: keep it below this, else take the other.
     columns: Vec<(u64, u32, u32)>,
     /// Height of a column: the sum of all weights.
@@ -149,8 +141,11 @@ struct AliasTable {
 
 impl AliasTable {
     fn build(weights: impl Iterator<Item = u32>) -> Self {
-        let weighted: Vec<(u32, u64)> =
-            weights.enumerate().map(|(index, weight)| (index as u32, u64::from(weight))).filter(|w| w.1 > 0).collect();
+        let weighted: Vec<(u32, u64)> = weights
+            .enumerate()
+            .map(|(index, weight)| (index as u32, u64::from(weight)))
+            .filter(|w| w.1 > 0)
+            .collect();
         let height: u64 = weighted.iter().map(|weight| weight.1).sum();
         let count = weighted.len() as u64;
         // Scaled by their number, weights are shares of columns that are `height` high.

@@ -1,0 +1,409 @@
+//! The gateway: the stages in their order. Read this first.
+//!
+//! A packet goes through
+//!
+//! 1. `parse` — every check of its bytes, once; its key and hash
+//! 2. `ownership` — hand-off to the worker that owns its flow
+//! 3. `vxlan_decap` — whose tunnel it came by
+//! 4. `arp` — ARP is learned from and answered
+//! 5. `fdb_lookup` — stations of the bridge are learned; frames that are no IP packets are bridged
+//! 6. `conntrack` — its flow is found, and the connection's state moves on
+//! 7. for the first packet of a flow, [`DECIDE`]: `validate`, `dnat`, `route_lookup`, `snat_mark`; the decision is
+//!    compiled into a flow entry
+//! 8. `apply` — addresses, ports, checksums, hop limit are rewritten as the entry says, and the adjacency's headers
+//!    (Ethernet, or VXLAN's) go in front; bridged packets keep theirs and are looked up in the bridge's table
+//!
+//! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
+
+mod first_packet;
+mod forward;
+mod queries;
+
+pub use queries::{FlowAnswer, FlowQuery, FlowReport};
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use engine::batch::{Batch, Disposition};
+use engine::clock::Timestamp;
+use engine::counters::{Account, Counters};
+use engine::pool::PacketSource;
+use engine::random::Random;
+use engine::rate::TokenBucket;
+use engine::ring::{Consumer, Producer};
+use engine::snapshot::Reader;
+use engine::table::flow::{EntryId, HashSecret};
+use engine::table::pages::PageArrayError;
+use engine::worker::{Pipeline, WorkerCounters};
+
+use crate::decision::Decision;
+use crate::drop_reason::DropReason;
+use crate::events::Events;
+use crate::flow::Flows;
+use crate::meta::{Kind, Meta, NO_ENTRY};
+use crate::neighbour_machine::{Event, Frames, NeighbourMachine};
+use crate::ownership::{self, Ownership};
+use crate::stage::conntrack::{self, Step};
+use crate::stage::{arp, dnat, fdb_lookup, parse, route_lookup, snat_mark, validate, vxlan_decap};
+use crate::table::Tables;
+use crate::table::bridge_mac::BridgeMacs;
+use crate::table::interface::HOST_INTERFACE;
+use crate::table::neighbour::Neighbours;
+use crate::waiting::Waiting;
+
+/// One stage of the decision over a first packet.
+pub type Decide = fn(&Tables, &mut Random, &mut Decision);
+
+/// How a first packet is decided, in order. A stage that finds the decision made is not asked.
+pub const DECIDE: [(&str, Decide); 4] = [
+    ("validate", |tables, _, decision| validate::decide(tables, decision)),
+    ("dnat", dnat::decide),
+    ("route_lookup", |tables, _, decision| route_lookup::decide(tables, decision)),
+    ("snat_mark", |tables, _, decision| snat_mark::decide(tables, decision)),
+];
+
+/// Decides a first packet: pure in tables and randomness.
+pub fn decide(tables: &Tables, random: &mut Random, decision: &mut Decision) {
+    for (_, stage) in DECIDE {
+        if decision.is_open() {
+            stage(tables, random, decision);
+        }
+    }
+}
+
+/// ICMP errors a second that one worker sends at the most (Linux: icmp_msgs_per_sec).
+const ICMP_ERRORS_PER_SECOND: u32 = 1_000;
+/// Burst of those.
+const ICMP_ERRORS_BURST: u32 = 50;
+/// Pairs of the flow table that one slice of expiry looks at.
+const SWEEP_PAIRS: u32 = 256;
+/// Events taken from each other worker's ring in one step.
+const EVENTS_PER_RING: usize = 32;
+
+/// What one worker counts beside packets; places in [`GatewayParts::gauges`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Gauge {
+    /// Flows tracked now.
+    Flows,
+    /// Flows created so far.
+    FlowsCreated,
+    /// Flows that ended by timeout.
+    FlowsExpired,
+    /// Flows that made place for others.
+    FlowsEvicted,
+    /// Flows that were closed and opened anew.
+    FlowsReopened,
+    /// Events for the neighbour machine that found no place.
+    EventsLost,
+    /// ARP requests sent.
+    NeighbourRequests,
+    /// Tables' generation in use.
+    Generation,
+}
+
+impl Gauge {
+    /// All, with their names.
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Flows, "flows"),
+        (Self::FlowsCreated, "flows_created"),
+        (Self::FlowsExpired, "flows_expired"),
+        (Self::FlowsEvicted, "flows_evicted"),
+        (Self::FlowsReopened, "flows_reopened"),
+        (Self::EventsLost, "events_lost"),
+        (Self::NeighbourRequests, "neighbour_requests"),
+        (Self::Generation, "generation"),
+    ];
+}
+
+/// How the neighbour machine hears of this worker's events.
+pub enum Machine {
+    /// It runs on this worker; the rings bring the other workers' events.
+    Here(Box<NeighbourMachine>, Vec<Consumer<Event>>),
+    /// It runs elsewhere.
+    Elsewhere(Producer<Event>),
+}
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// The tables.
+    pub tables: Reader<Tables>,
+    /// Next hops, shared by all workers.
+    pub neighbours: Arc<Neighbours>,
+    /// Stations of the bridge, shared by all workers.
+    pub stations: Arc<BridgeMacs>,
+    /// Where the neighbour machine runs.
+    pub machine: Machine,
+    /// Who owns which flow.
+    pub ownership: Ownership,
+    /// Flows tracked at the most.
+    pub flow_capacity: usize,
+    /// Seed of this worker's randomness.
+    pub random: Random,
+    /// Buffers for copies and requests.
+    pub source: Box<dyn PacketSource + Send>,
+    /// The worker's counters, shared with the engine's loop.
+    pub counters: WorkerCounters,
+    /// [`Gauge`] row.
+    pub gauges: Counters,
+    /// Questions about flows, and the answers' way back.
+    pub queries: Option<(Consumer<FlowQuery>, Producer<FlowAnswer>)>,
+    /// Packets a second to the host's stack.
+    pub host_rate_pps: u32,
+}
+
+/// One worker's gateway.
+pub struct Gateway {
+    tables: Reader<Tables>,
+    machine: Machine,
+    core: Core,
+    events: Events,
+    waiting: Waiting,
+    queries: Option<(Consumer<FlowQuery>, Producer<FlowAnswer>)>,
+    tended_ms: u32,
+    sweep_at: u32,
+}
+
+/// What the steps from connection tracking on work with.
+pub(crate) struct Core {
+    pub(crate) flows: Flows,
+    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) stations: Arc<BridgeMacs>,
+    pub(crate) ownership: Ownership,
+    pub(crate) random: Random,
+    pub(crate) source: Box<dyn PacketSource + Send>,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) gauges: Counters,
+    pub(crate) icmp_limit: TokenBucket,
+    pub(crate) host_limit: TokenBucket,
+    /// Running number for outer headers (RFC 6864, section 4.2).
+    pub(crate) identification: u16,
+    /// Where eviction looks next.
+    pub(crate) evict_at: u32,
+}
+
+impl Gateway {
+    /// A gateway; takes the memory of its flow table.
+    pub fn new(parts: GatewayParts) -> Result<Self, PageArrayError> {
+        let mut random = parts.random;
+        let secret = HashSecret::new(random.next_u64(), random.next_u64());
+        let core = Core {
+            flows: Flows::new(parts.flow_capacity, secret)?,
+            neighbours: parts.neighbours,
+            stations: parts.stations,
+            ownership: parts.ownership,
+            source: parts.source,
+            counters: parts.counters,
+            gauges: parts.gauges,
+            icmp_limit: TokenBucket::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_BURST),
+            host_limit: TokenBucket::new(parts.host_rate_pps, (parts.host_rate_pps / 10).max(32)),
+            identification: random.next_u32() as u16,
+            evict_at: 0,
+            random,
+        };
+        Ok(Self {
+            tables: parts.tables,
+            machine: parts.machine,
+            core,
+            events: Events::default(),
+            waiting: Waiting::default(),
+            queries: parts.queries,
+            tended_ms: 0,
+            sweep_at: 0,
+        })
+    }
+
+    /// The flows, to look at.
+    pub fn flows(&self) -> &Flows {
+        &self.core.flows
+    }
+
+    /// The neighbour machine's step on this worker, or the events' way to it.
+    fn step_machine(&mut self, batch: &mut Batch<Meta>, now: Timestamp) {
+        let Self { tables, machine, core, events, .. } = self;
+        match machine {
+            Machine::Elsewhere(ring) => ring.push_batch(&mut events.list),
+            Machine::Here(machine, rings) => {
+                let tables = tables.load();
+                let mut frames = Frames::new();
+                machine.step(tables, now, events.list.drain(..), &mut frames);
+                for ring in rings {
+                    let mut others = ArrayVec::<Event, EVENTS_PER_RING>::new();
+                    ring.pop_batch(EVENTS_PER_RING, |event| others.push(event));
+                    if !others.is_empty() {
+                        machine.step(tables, now, others.drain(..), &mut frames);
+                    }
+                }
+                core.send_requests(batch, tables, &frames);
+            }
+        }
+        let lost = events.list.len() as u64 + core::mem::take(&mut events.lost);
+        core.gauges.add(Gauge::EventsLost as usize, lost);
+        events.list.clear();
+    }
+
+    /// Ends flows that have been silent too long: a slice of the table.
+    fn expire(&mut self, now_ms: u32) {
+        let timeouts = self.tables.load().timeouts;
+        let capacity = self.core.flows.capacity() as u32;
+        for _ in 0..SWEEP_PAIRS.min(capacity) {
+            let pair = self.sweep_at;
+            self.sweep_at = if pair + 1 < capacity { pair + 1 } else { 0 };
+            if conntrack::is_expired(&self.core.flows, pair, &timeouts, now_ms) {
+                self.core.flows.remove(EntryId(pair * 2));
+                self.core.gauges.add(Gauge::FlowsExpired as usize, 1);
+            }
+        }
+        self.core.gauges.set(Gauge::Flows as usize, self.core.flows.len() as u64);
+    }
+}
+
+impl Pipeline for Gateway {
+    type Meta = Meta;
+
+    fn resume(&mut self, batch: &mut Batch<Meta>, now: Timestamp) {
+        if self.waiting.len() > 0 {
+            self.waiting.resume(batch, &self.core.neighbours, now);
+            self.core.counters.accounts.set(Account::Held as usize, self.waiting.len() as u64);
+        }
+    }
+
+    fn process(&mut self, batch: &mut Batch<Meta>, now: Timestamp) {
+        let Self { tables, core, events, waiting, .. } = self;
+        let tables = tables.load();
+        parse::run(batch, tables, &core.flows);
+        ownership::run(batch, &core.ownership);
+        vxlan_decap::run(batch, tables);
+        let answered = arp::run(batch, tables, events);
+        core.count_originated(answered.replies);
+        let flooded = fdb_lookup::run(batch, tables, &core.stations, core.source.as_mut(), now, events);
+        core.count_flooded(flooded);
+        conntrack::find(batch, &core.flows);
+        core.prefetch_adjacencies(batch);
+        let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
+        for index in 0..batch.len() {
+            if batch.is_pending(index) && !core.known_flow(batch, index, tables, events, waiting, now) {
+                first_packets.push(index as u8);
+            }
+        }
+        // Later packets of the same new flow find the entry that the first one made.
+        for index in first_packets {
+            core.first_packet(batch, usize::from(index), tables, events, waiting, now);
+        }
+        core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);
+        if !events.list.is_empty() {
+            self.step_machine(batch, now);
+        }
+    }
+
+    fn tend(&mut self, batch: &mut Batch<Meta>, now: Timestamp) {
+        let now_ms = now.millis();
+        if now_ms == self.tended_ms && self.core.gauges.get(Gauge::Generation as usize) != 0 {
+            return;
+        }
+        self.tended_ms = now_ms;
+        self.step_machine(batch, now);
+        self.expire(now_ms);
+        self.answer_queries(now_ms);
+        let generation = self.tables.load().generation;
+        self.core.gauges.set(Gauge::Generation as usize, generation);
+    }
+
+    fn sleep(&mut self) {
+        self.tables.sleep();
+    }
+}
+
+impl Core {
+    fn count(&self, account: Account, amount: u64) {
+        if amount > 0 {
+            self.counters.accounts.add(account as usize, amount);
+        }
+    }
+
+    /// Counts packets that were turned into answers: each ends, and each answer begins.
+    pub(crate) fn count_originated(&self, answers: u64) {
+        self.count(Account::Consumed, answers);
+        self.count(Account::Originated, answers);
+    }
+
+    pub(crate) fn count_flooded(&self, flooded: fdb_lookup::Flooded) {
+        self.count(Account::Copied, flooded.copies);
+        if flooded.lost > 0 {
+            // A copy that could not be made was never a packet: its loss is counted as one that came and went.
+            self.count(Account::Copied, flooded.lost);
+            self.count(Account::Dropped, flooded.lost);
+            self.counters.drops.add(usize::from(DropReason::FloodNoRoom.code()), flooded.lost);
+        }
+    }
+
+    /// Sends the neighbour machine's requests.
+    fn send_requests(&mut self, batch: &mut Batch<Meta>, tables: &Tables, frames: &Frames) {
+        for frame in frames {
+            let bridge_members = tables.bridge.as_ref().map_or(&[][..], |bridge| &bridge.members);
+            let single = frame.port.as_slice();
+            let ports = if frame.port.is_some() { single } else { bridge_members };
+            for port in ports {
+                let Some(mut packet) = self.source.allocate() else { continue };
+                if !packet.fill(&frame.bytes) || batch.added.is_full() {
+                    continue;
+                }
+                packet.set_port(*port);
+                self.count(Account::Originated, 1);
+                self.gauges.add(Gauge::NeighbourRequests as usize, 1);
+                batch.added.push((packet, Disposition::Transmit(*port)));
+            }
+        }
+    }
+
+    /// The second line of memory that an established packet needs, asked for before the first is used.
+    fn prefetch_adjacencies(&self, batch: &Batch<Meta>) {
+        let mut last = u32::MAX;
+        for index in 0..batch.len() {
+            let entry = batch.meta[index].entry;
+            if entry != NO_ENTRY && batch.meta[index].kind == Kind::Flow {
+                let adjacency = self.flows.entry(EntryId(entry)).value.adjacency;
+                if adjacency != last {
+                    self.neighbours.prefetch(adjacency);
+                    last = adjacency;
+                }
+            }
+        }
+    }
+
+    /// Handles a packet whose flow is known. False: it is a first packet, or takes the place of a closed connection.
+    fn known_flow(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+    ) -> bool {
+        let meta = batch.meta[index];
+        if meta.entry == NO_ENTRY {
+            return false;
+        }
+        if meta.kind == Kind::IcmpError {
+            batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
+            return true;
+        }
+        let id = EntryId(meta.entry);
+        let Some(packet) = batch.packet(index) else { return true };
+        match conntrack::advance(&mut self.flows, id, packet, &meta, now.millis()) {
+            Step::Reopen => return false,
+            Step::Invalid => batch.dispositions[index] = Disposition::Drop(DropReason::TcpInvalid.code()),
+            Step::Pass => self.forward(batch, index, id, tables, events, waiting, now),
+        }
+        true
+    }
+
+    /// Whether the host's stack may get another packet now.
+    pub(crate) fn deliver(&mut self, meta: &Meta, tables: &Tables, now: Timestamp) -> Result<(), DropReason> {
+        if tables.host_rate_pps == 0 || meta.interface == HOST_INTERFACE {
+            return Err(DropReason::HostAbsent);
+        }
+        if self.host_limit.take(now) { Ok(()) } else { Err(DropReason::HostRateLimited) }
+    }
+}

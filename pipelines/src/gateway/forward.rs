@@ -1,0 +1,272 @@
+//! From a flow entry to the way out: the next hop, the hop limit and size checks, and apply.
+
+use engine::batch::{Batch, Disposition};
+use engine::clock::Timestamp;
+use engine::packet::Packet;
+use engine::table::flow::EntryId;
+use engine::wire::ipv4::FLAG_DONT_FRAGMENT;
+
+use super::Core;
+use crate::apply;
+use crate::drop_reason::DropReason;
+use crate::events::Events;
+use crate::flow::{FLAG_ORIGINAL, FlowValue, NO_ADJACENCY, NO_BACKEND};
+use crate::meta::{BRIDGED, Meta};
+use crate::neighbour_machine::Event;
+use crate::stage::reject::{self, IcmpError};
+use crate::stage::{fdb_lookup, route_lookup};
+use crate::table::interface::{HOST_INTERFACE, InterfaceId, InterfaceKind};
+use crate::table::neighbour::{Adjacency, HOST_ADJACENCY, KIND_HOST};
+use crate::table::{SlotCounter, Tables};
+use crate::waiting::Waiting;
+
+/// Why a next hop cannot be used now.
+pub(crate) enum NotYet {
+    /// It has been asked for: the packet may wait.
+    Wait(InterfaceId, u32),
+    /// There is none.
+    Never(DropReason),
+}
+
+impl Core {
+    /// Sends a packet on as its flow entry says.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    #[inline(always)]
+    pub(crate) fn forward(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+    ) {
+        let meta = batch.meta[index];
+        let value = self.flows.entry(id).value;
+        if meta.has(BRIDGED) && value.new_destination == meta.key.destination {
+            return self.bridge(batch, index, &value, tables);
+        }
+        let (adjacency, record) = match self.adjacency(&value, tables, events) {
+            Ok(found) => found,
+            Err(NotYet::Never(reason)) => {
+                batch.dispositions[index] = Disposition::Drop(reason.code());
+                return;
+            }
+            Err(NotYet::Wait(interface, next_hop)) => {
+                return hold(batch, index, interface, next_hop, waiting, now);
+            }
+        };
+        if value.adjacency != record || value.epoch != adjacency.epoch {
+            let stored = self.flows.value_mut(id);
+            stored.adjacency = record;
+            stored.epoch = adjacency.epoch;
+        }
+        // The host's own packets start here, and what is for it ends here: neither is a hop.
+        let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
+        if hop == 1 && meta.time_to_live <= 1 {
+            return self.refuse(
+                batch,
+                index,
+                IcmpError::TimeExceeded,
+                DropReason::TtlExceeded,
+                tables,
+                events,
+                now,
+            );
+        }
+        if meta.ip_length > adjacency.mtu {
+            return self.too_large(batch, index, adjacency.mtu, tables, events, now);
+        }
+        let identification = self.identification;
+        self.identification = identification.wrapping_add(1);
+        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
+        apply::rewrite(packet, meta, &value, hop);
+        *disposition = leave(packet, meta, &adjacency, identification);
+        self.count_backend(&value, meta, tables);
+    }
+
+    /// Keeps a packet on the bridge: translated if its flow is, MACs and hop limit as they were.
+    fn bridge(&mut self, batch: &mut Batch<Meta>, index: usize, value: &FlowValue, tables: &Tables) {
+        if let Some((packet, meta, _)) = batch.parts_mut(index) {
+            apply::rewrite(packet, meta, value, 0);
+            let meta = *meta;
+            self.count_backend(value, &meta, tables);
+        }
+        let flooded = fdb_lookup::forward(batch, index, tables, &self.stations, self.source.as_mut());
+        self.count_flooded(flooded);
+    }
+
+    /// The next hop of a flow's packets: the one that the entry remembers, or the route's.
+    #[inline(always)]
+    fn adjacency(
+        &self,
+        value: &FlowValue,
+        tables: &Tables,
+        events: &mut Events,
+    ) -> Result<(Adjacency, u32), NotYet> {
+        if value.adjacency != NO_ADJACENCY
+            && let Some(adjacency) = self.neighbours.read(value.adjacency)
+            && adjacency.epoch == value.epoch
+            && adjacency.is_usable()
+        {
+            return Ok((adjacency, value.adjacency));
+        }
+        self.next_hop(value.new_destination, tables, events)
+    }
+
+    /// The next hop towards an address, by route and neighbour tables.
+    pub(crate) fn next_hop(
+        &self,
+        destination: u32,
+        tables: &Tables,
+        events: &mut Events,
+    ) -> Result<(Adjacency, u32), NotYet> {
+        let (interface, next_hop) =
+            route_lookup::way_out(tables, destination).ok_or(NotYet::Never(DropReason::NoRoute))?;
+        if interface == HOST_INTERFACE {
+            let host = self.neighbours.read(HOST_ADJACENCY).filter(|_| tables.host_rate_pps > 0);
+            return host
+                .filter(Adjacency::is_usable)
+                .map(|adjacency| (adjacency, HOST_ADJACENCY))
+                .ok_or(NotYet::Never(DropReason::HostAbsent));
+        }
+        let found = self.neighbours.find(interface, next_hop);
+        if let Some(record) = found
+            && let Some(adjacency) = self.neighbours.read(record)
+            && adjacency.is_usable()
+        {
+            return Ok((adjacency, record));
+        }
+        let is_overlay = matches!(tables.interface(interface).kind, InterfaceKind::Overlay { .. });
+        if is_overlay && !tables.neighbours.contains_key(&(interface, next_hop)) {
+            // Nobody answers ARP inside the tunnel: what flannel has not written is not there.
+            return Err(NotYet::Never(DropReason::NeighbourUnresolved));
+        }
+        if found.is_none() {
+            events.raise(Event::Resolve { interface, address: next_hop });
+        }
+        Err(NotYet::Wait(interface, next_hop))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    fn too_large(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        mtu: u16,
+        tables: &Tables,
+        events: &mut Events,
+        now: Timestamp,
+    ) {
+        let ip_offset = usize::from(batch.meta[index].ip_offset);
+        let flags = batch
+            .packet(index)
+            .and_then(|packet| packet.data().get(ip_offset + 6..ip_offset + 8))
+            .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        if flags & FLAG_DONT_FRAGMENT == 0 {
+            batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
+            return;
+        }
+        let error = IcmpError::FragmentationNeeded { mtu };
+        self.refuse(batch, index, error, DropReason::MtuExceeded, tables, events, now);
+    }
+
+    /// Drops a packet for a reason and answers its sender with an ICMP error, where that is allowed.
+    ///
+    /// The packet is counted as dropped for `reason`; the error, made in its buffer, as originated.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    pub(crate) fn refuse(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        error: IcmpError,
+        reason: DropReason,
+        tables: &Tables,
+        events: &mut Events,
+        now: Timestamp,
+    ) {
+        self.counters.accounts.add(engine::counters::Account::Dropped as usize, 1);
+        self.counters.drops.add(usize::from(reason.code()), 1);
+        self.counters.accounts.add(engine::counters::Account::Originated as usize, 1);
+        let own_address = tables.interface(batch.meta[index].interface).address;
+        let limited = !self.icmp_limit.take(now);
+        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
+        let made = if limited {
+            Err(DropReason::IcmpRateLimited)
+        } else {
+            reject::make_error(packet, meta, error, own_address)
+        };
+        let sent = made.and_then(|destination| self.send_back(packet, meta, destination, tables, events));
+        *disposition = sent.unwrap_or_else(|reason| Disposition::Drop(reason.code()));
+    }
+
+    /// Sends an answer that starts with its IP header to `destination`.
+    pub(crate) fn send_back(
+        &mut self,
+        packet: &mut Packet,
+        meta: &Meta,
+        destination: u32,
+        tables: &Tables,
+        events: &mut Events,
+    ) -> Result<Disposition, DropReason> {
+        let (adjacency, _) = self.next_hop(destination, tables, events).map_err(|not_yet| match not_yet {
+            NotYet::Never(reason) => reason,
+            NotYet::Wait(..) => DropReason::NeighbourUnresolved,
+        })?;
+        let identification = self.identification;
+        self.identification = identification.wrapping_add(1);
+        apply::encapsulate(packet, &adjacency, meta.hash, identification)?;
+        Ok(way(&adjacency))
+    }
+
+    fn count_backend(&self, value: &FlowValue, meta: &Meta, tables: &Tables) {
+        if value.backend_slot == NO_BACKEND {
+            return;
+        }
+        let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
+            return;
+        };
+        let (packets, bytes) = if value.has(FLAG_ORIGINAL) {
+            (SlotCounter::PacketsIn, SlotCounter::BytesIn)
+        } else {
+            (SlotCounter::PacketsOut, SlotCounter::BytesOut)
+        };
+        counters.add(value.backend_slot, packets, 1);
+        counters.add(value.backend_slot, bytes, u64::from(meta.ip_length));
+    }
+}
+
+#[inline(always)]
+fn leave(packet: &mut Packet, meta: &Meta, adjacency: &Adjacency, identification: u16) -> Disposition {
+    if !apply::strip(packet, meta) {
+        return Disposition::Drop(DropReason::Ipv4Truncated.code());
+    }
+    match apply::encapsulate(packet, adjacency, meta.hash, identification) {
+        Ok(()) => way(adjacency),
+        Err(reason) => Disposition::Drop(reason.code()),
+    }
+}
+
+#[inline(always)]
+fn way(adjacency: &Adjacency) -> Disposition {
+    if adjacency.kind == KIND_HOST { Disposition::Host } else { Disposition::Transmit(adjacency.port) }
+}
+
+fn hold(
+    batch: &mut Batch<Meta>,
+    index: usize,
+    interface: InterfaceId,
+    next_hop: u32,
+    waiting: &mut Waiting,
+    now: Timestamp,
+) {
+    let visit = batch.visits[index];
+    let Some(packet) = batch.take(index) else { return };
+    batch.dispositions[index] = Disposition::Hold;
+    if let Err(packet) = waiting.hold(packet, visit, interface, next_hop, now) {
+        // The place in the batch is empty now; the added list carries the packet to its end.
+        let reason = Disposition::Drop(DropReason::NeighbourUnresolved.code());
+        let _ = batch.added.try_push((packet, reason));
+    }
+}

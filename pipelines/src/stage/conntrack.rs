@@ -1,0 +1,167 @@
+//! Connection tracking: finds a packet's flow and moves its state on.
+//!
+//! Both directions of a flow keep the same state; the other direction's line is touched only when the state changes.
+
+use engine::batch::Batch;
+use engine::packet::Packet;
+use engine::table::flow::{EntryId, FlowKey};
+use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
+use engine::wire::tcp::{FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
+use zerocopy::FromBytes;
+
+use crate::drop_reason::DropReason;
+use crate::flow::{FLAG_ASSURED, FLAG_ORIGINAL, FlowValue, Flows};
+use crate::meta::{Kind, Meta, NO_ENTRY};
+use crate::stage::parse::ECHO_REPLY;
+use crate::stage::tcp_state::{self, TcpState, Verdict};
+use crate::table::Timeouts;
+
+/// State of a flow that is not TCP and has no answer yet.
+pub const STATE_UNREPLIED: u8 = 0;
+/// State of a flow that is not TCP and has answers.
+pub const STATE_REPLIED: u8 = 1;
+
+/// What a packet means to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It goes on as the flow entry says.
+    Pass,
+    /// The connection was over, and this packet opens a new one in its place.
+    Reopen,
+    /// It fits no state.
+    Invalid,
+}
+
+/// Finds the flows of all pending packets of the batch: bucket lines were asked for by parse, entry lines are asked for
+/// here, and compared when all are on their way.
+pub fn find(batch: &mut Batch<Meta>, flows: &Flows) {
+    for index in 0..batch.len() {
+        let meta = &mut batch.meta[index];
+        if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
+            meta.entry = flows.prefetch_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
+        }
+    }
+    for index in 0..batch.len() {
+        let meta = &mut batch.meta[index];
+        if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
+            let hint = (meta.entry != NO_ENTRY).then_some(EntryId(meta.entry));
+            meta.entry = flows.find_with_hint(&meta.key, meta.hash, hint).map_or(NO_ENTRY, |id| id.0);
+        }
+    }
+}
+
+/// Moves the state of a flow on by one of its packets.
+#[inline(always)]
+pub fn advance(flows: &mut Flows, id: EntryId, packet: &Packet, meta: &Meta, now_ms: u32) -> Step {
+    let value = flows.value_mut(id);
+    if meta.key.protocol != PROTOCOL_TCP {
+        value.last_seen_ms = now_ms;
+        if !value.has(FLAG_ORIGINAL) && value.state == STATE_UNREPLIED {
+            set_state(flows, id, STATE_REPLIED, FLAG_ASSURED);
+        }
+        return Step::Pass;
+    }
+    let state = TcpState::from_number(value.state);
+    let is_original = value.has(FLAG_ORIGINAL);
+    if state.is_over() && is_original && meta.tcp_flags & (FLAG_SYN | FLAG_RST) == FLAG_SYN {
+        return Step::Reopen;
+    }
+    let next = match tcp_state::next(state, meta.tcp_flags, is_original) {
+        Verdict::Invalid => return Step::Invalid,
+        Verdict::Ignore => state,
+        Verdict::Next(next) => next,
+    };
+    let sequence = note_tcp(value, packet, meta);
+    value.last_seen_ms = now_ms;
+    if next != state && (meta.tcp_flags & FLAG_RST == 0 || is_reset_credible(flows, id, sequence)) {
+        // As the kernel: assured once both sides have spoken and the handshake is through.
+        let assured = if next == TcpState::Established { FLAG_ASSURED } else { 0 };
+        set_state(flows, id, next as u8, assured);
+    }
+    Step::Pass
+}
+
+/// Remembers how far this side has come. Gives the packet's sequence number.
+#[inline(always)]
+fn note_tcp(value: &mut FlowValue, packet: &Packet, meta: &Meta) -> u32 {
+    let bytes = packet.data().get(usize::from(meta.transport_offset)..).unwrap_or_default();
+    let Ok((header, _)) = TcpHeader::ref_from_prefix(bytes) else { return 0 };
+    let sequence = header.sequence.get();
+    let length = u32::from(meta.payload_length)
+        + u32::from(meta.tcp_flags & FLAG_SYN != 0)
+        + u32::from(meta.tcp_flags & FLAG_FIN != 0);
+    let end = sequence.wrapping_add(length);
+    if value.tcp_end == 0 || end.wrapping_sub(value.tcp_end) as i32 > 0 {
+        value.tcp_end = end;
+    }
+    if meta.tcp_flags & engine::wire::tcp::FLAG_ACK != 0 {
+        value.tcp_acknowledged = header.acknowledgement.get();
+    }
+    value.tcp_window = value.tcp_window.max(u32::from(header.window.get()));
+    sequence
+}
+
+/// Window that a reset may fall into: the largest that scaling allows (RFC 7323, section 2.3).
+const WINDOW_MAX: u32 = 1 << 30;
+
+/// Whether a reset lies in the window that the other side has announced (RFC 5961, section 3.2). One that does not is
+/// passed on for the other side to judge, but does not end the flow here, or anybody could.
+fn is_reset_credible(flows: &Flows, id: EntryId, sequence: u32) -> bool {
+    let peer = flows.entry(id.peer()).value;
+    if peer.tcp_acknowledged == 0 {
+        return true;
+    }
+    // The announced window is unscaled: allow the largest scale (2^14).
+    let window = (peer.tcp_window << 14).clamp(1, WINDOW_MAX);
+    sequence.wrapping_sub(peer.tcp_acknowledged) <= window
+}
+
+fn set_state(flows: &mut Flows, id: EntryId, state: u8, flags: u8) {
+    for id in [id, id.peer()] {
+        let value = flows.value_mut(id);
+        value.state = state;
+        value.flags |= flags;
+    }
+}
+
+/// The state that a first packet puts its flow in, or why it starts none.
+pub fn initial_state(meta: &Meta) -> Result<u8, DropReason> {
+    match meta.key.protocol {
+        PROTOCOL_TCP => match tcp_state::next(TcpState::None, meta.tcp_flags, true) {
+            Verdict::Next(state) => Ok(state as u8),
+            _ => Err(DropReason::TcpInvalid),
+        },
+        PROTOCOL_ICMP if meta.tcp_flags == ECHO_REPLY => Err(DropReason::IcmpUnsolicited),
+        _ => Ok(STATE_UNREPLIED),
+    }
+}
+
+/// Records a first packet's TCP numbers in its new entry.
+pub fn note_first(flows: &mut Flows, id: EntryId, packet: &Packet, meta: &Meta) {
+    if meta.key.protocol == PROTOCOL_TCP {
+        note_tcp(flows.value_mut(id), packet, meta);
+    }
+}
+
+/// How long a flow in this state lives without packets.
+pub fn timeout_ms(timeouts: &Timeouts, key: &FlowKey, state: u8) -> u32 {
+    match key.protocol {
+        PROTOCOL_TCP => timeouts.tcp_ms[TcpState::from_number(state) as usize],
+        PROTOCOL_UDP if state == STATE_REPLIED => timeouts.udp_stream_ms,
+        PROTOCOL_UDP => timeouts.udp_ms,
+        PROTOCOL_ICMP => timeouts.icmp_ms,
+        _ => timeouts.generic_ms,
+    }
+}
+
+/// Milliseconds since either direction of a pair was last seen.
+pub fn idle_ms(first: &FlowValue, second: &FlowValue, now_ms: u32) -> u32 {
+    now_ms.wrapping_sub(first.last_seen_ms).min(now_ms.wrapping_sub(second.last_seen_ms))
+}
+
+/// Whether a pair has been silent for its timeout.
+pub fn is_expired(flows: &Flows, pair: u32, timeouts: &Timeouts, now_ms: u32) -> bool {
+    flows.pair(pair).is_some_and(|(first, second)| {
+        idle_ms(&first.value, &second.value, now_ms) > timeout_ms(timeouts, &first.key, first.value.state)
+    })
+}

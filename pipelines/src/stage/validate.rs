@@ -1,0 +1,23 @@
+//! Addresses that no packet may have here (RFC 1812, section 5.3.7; RFC 6890).
+
+use crate::decision::{Decision, Outcome};
+use crate::drop_reason::DropReason;
+use crate::table::Tables;
+use crate::table::interface::HOST_INTERFACE;
+
+const LOOPBACK: u32 = 127;
+const FIRST_MULTICAST: u32 = 0xe000_0000;
+const FIRST_RESERVED: u32 = 0xf000_0000;
+
+/// Drops martians. Later packets of a flow need no such check: their addresses are the first one's.
+pub fn decide(tables: &Tables, decision: &mut Decision) {
+    let (source, destination) = (decision.key.source, decision.key.destination);
+    let is_own = decision.interface != HOST_INTERFACE && tables.routes.is_local(source);
+    if source == 0 || source >> 24 == 0 || source >> 24 == LOOPBACK || source >= FIRST_MULTICAST || is_own {
+        decision.outcome = Outcome::Drop(DropReason::MartianSource);
+    } else if destination >= FIRST_MULTICAST && (destination < FIRST_RESERVED || destination == u32::MAX) {
+        decision.outcome = Outcome::Drop(DropReason::Multicast);
+    } else if destination >> 24 == 0 || destination >> 24 == LOOPBACK || destination >= FIRST_RESERVED {
+        decision.outcome = Outcome::Drop(DropReason::MartianDestination);
+    }
+}
