@@ -1,6 +1,7 @@
 //! The gateway: Pollgate's stages, tables and control side, on the engine. [`gateway`] is where to start reading.
 
 pub mod apply;
+pub mod assembly;
 pub mod control;
 pub mod decision;
 pub mod drop_reason;

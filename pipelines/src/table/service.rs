@@ -82,7 +82,7 @@ pub struct Backend {
 }
 
 /// One port of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePort {
     /// Namespace of the service.
     pub namespace: String,

@@ -315,9 +315,10 @@ pub struct ServiceSettings {
 }
 
 /// Transport protocol of a service port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// `"tcp"`
+    #[default]
     Tcp,
     /// `"udp"`
     Udp,
