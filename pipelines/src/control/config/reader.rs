@@ -1,0 +1,390 @@
+//! Reads tables of a parsed file key by key. What cannot be read is noted and reading goes on, so that one look at a
+//! file finds everything that is wrong with it.
+//!
+//! **Invariant:** a key that a section reads is known, and every other key in its table is noted as unknown: there is
+//! no second list of keys that could fall behind. [`Mode::Listing`] reads an empty file as if every section were
+//! there, which lists the keys.
+
+use core::cell::RefCell;
+use core::ops::RangeInclusive;
+use std::collections::BTreeSet;
+
+use toml::de::{DeTable, DeValue};
+
+use super::notes::{At, Notes};
+use super::source::join;
+
+/// Why a value cannot be used.
+pub(crate) enum Fault {
+    /// Not of the TOML type that is wanted.
+    Type,
+    /// Of the right type, but wrong: in what way, and what would be right.
+    Content(String, String),
+}
+
+/// A value that can stand in a configuration file.
+pub(crate) trait Readable: Sized {
+    /// What is wanted, to be read behind "write".
+    const WANTED: &'static str;
+
+    /// Reads it from the parsed value.
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault>;
+}
+
+/// Whether a file is read or the keys are listed.
+enum Mode {
+    File,
+    Listing(RefCell<BTreeSet<String>>),
+}
+
+/// What all tables of one file share.
+pub(crate) struct Reader<'a> {
+    notes: &'a Notes,
+    mode: Mode,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the file whose tree is `root`.
+    pub(crate) fn file<T>(
+        notes: &'a Notes,
+        root: &DeTable<'_>,
+        read: impl FnOnce(&Table<'_>) -> T,
+    ) -> T {
+        Self { notes, mode: Mode::File }.table(root, read)
+    }
+
+    /// Every key that `read` asks for, as in `service.ports.backends.weight`.
+    pub(crate) fn keys<T>(read: impl FnOnce(&Table<'_>) -> T) -> BTreeSet<String> {
+        let notes = Notes::default();
+        let reader = Reader { notes: &notes, mode: Mode::Listing(RefCell::default()) };
+        reader.table(&DeTable::new(), read);
+        match reader.mode {
+            Mode::File => BTreeSet::new(),
+            Mode::Listing(keys) => keys.into_inner(),
+        }
+    }
+
+    fn table<T>(&self, root: &DeTable<'_>, read: impl FnOnce(&Table<'_>) -> T) -> T {
+        Table {
+            reader: self,
+            entries: root,
+            offset: 0,
+            path: String::new(),
+            title: "the file".to_owned(),
+            known: RefCell::default(),
+        }
+        .read(read)
+    }
+}
+
+/// One table of the file.
+pub(crate) struct Table<'a> {
+    reader: &'a Reader<'a>,
+    entries: &'a DeTable<'a>,
+    offset: usize,
+    path: String,
+    /// As a person would call it: `[bridge]`, `[[ports]]`.
+    title: String,
+    known: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Table<'a> {
+    /// Where the table begins.
+    pub(crate) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Where findings go.
+    pub(crate) fn notes(&self) -> &'a Notes {
+        self.reader.notes
+    }
+
+    /// Whether the key is there, readable or not.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Notes that a key is not there that should be.
+    pub(crate) fn missing(&self, key: &str, right: impl Into<String>) {
+        let wrong = format!("{} has no `{key}`", self.title);
+        self.notes().error_at_key(self.offset, join(&self.path, key), wrong, right.into());
+    }
+
+    /// The value of `key`, if it is there and can be used.
+    pub(crate) fn optional<T: Readable>(&self, key: &'static str) -> Option<At<T>> {
+        let value = self.value(key)?;
+        self.convert(&value, || join(&self.path, key), key, T::WANTED, T::read)
+    }
+
+    /// The value of `key`, or `default` where it is not given.
+    pub(crate) fn with_default<T: Readable>(&self, key: &'static str, default: T) -> Option<At<T>> {
+        if self.has(key) {
+            self.optional(key)
+        } else {
+            self.know(key);
+            Some(At { value: default, offset: self.offset })
+        }
+    }
+
+    /// The value of `key`, which must be given.
+    pub(crate) fn required<T: Readable>(&self, key: &'static str, example: &str) -> Option<At<T>> {
+        let value = self.optional(key);
+        if !self.has(key) {
+            self.missing(key, format!("add it, as in `{key} = {example}`"));
+        }
+        value
+    }
+
+    /// An integer of `range`, or `default`.
+    pub(crate) fn integer<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: T,
+    ) -> Option<At<T>> {
+        let value = self.optional_integer(key, range);
+        if self.has(key) { value } else { Some(At { value: default, offset: self.offset }) }
+    }
+
+    /// An integer of `range`, which must be given.
+    pub(crate) fn required_integer<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        example: &str,
+    ) -> Option<At<T>> {
+        let value = self.optional_integer(key, range);
+        if !self.has(key) {
+            self.missing(key, format!("add it, as in `{key} = {example}`"));
+        }
+        value
+    }
+
+    /// An integer of `range`, if it is there and can be used.
+    pub(crate) fn optional_integer<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<At<T>> {
+        let value = self.value(key)?;
+        let wanted = wanted_integer(&range);
+        self.convert(&value, || join(&self.path, key), key, &wanted, |value| read_integer(value, &range))
+    }
+
+    /// The usable elements of an array; none when it is not given.
+    pub(crate) fn list<T: Readable>(&self, key: &'static str) -> Vec<At<T>> {
+        self.elements(key, "array", |value, path| self.convert(value, path, key, T::WANTED, T::read))
+    }
+
+    /// The usable elements of an array of integers of `range`.
+    pub(crate) fn integers<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Vec<At<T>> {
+        let wanted = wanted_integer(&range);
+        self.elements(key, "array", |value, path| {
+            self.convert(value, path, key, &wanted, |value| read_integer(value, &range))
+        })
+    }
+
+    /// What `read` makes of the table `[key]`, if that is there.
+    pub(crate) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Table<'_>) -> T) -> Option<T> {
+        let listed = DeTable::new();
+        let (entries, offset) = match self.value(key) {
+            Some(At { value: DeValue::Table(entries), offset }) => (entries, offset),
+            Some(other) => {
+                self.wrong_type(&other, join(&self.path, key), key, &format!("a table, `[{key}]`"));
+                return None;
+            }
+            None if self.is_listing() => (&listed, self.offset),
+            None => return None,
+        };
+        Some(self.child(entries, offset, join(&self.path, key), format!("`[{}]`", join(&self.path, key))).read(read))
+    }
+
+    /// What `read` makes of `[key]`, or of an empty one where it is not given.
+    pub(crate) fn section_or_empty<T>(
+        &self,
+        key: &'static str,
+        read: impl Fn(&Table<'_>) -> T,
+    ) -> T {
+        if let Some(section) = self.section(key, &read) {
+            return section;
+        }
+        let none = DeTable::new();
+        self.child(&none, self.offset, join(&self.path, key), format!("`[{key}]`")).read(read)
+    }
+
+    /// What `read` makes of each `[[key]]`, in the file's order.
+    pub(crate) fn each<T>(&self, key: &'static str, read: impl Fn(&Table<'_>) -> T) -> Vec<T> {
+        if self.is_listing() {
+            return self.section(key, read).into_iter().collect();
+        }
+        let title = join(&without_places(&self.path), key);
+        self.elements(key, "array of tables", |value, path| match value.value {
+            DeValue::Table(entries) => {
+                Some(self.child(entries, value.offset, path(), format!("this `[[{title}]]`")).read(&read))
+            }
+            _ => {
+                self.wrong_type(value, path(), key, "a table");
+                None
+            }
+        })
+    }
+
+    fn is_listing(&self) -> bool {
+        matches!(self.reader.mode, Mode::Listing(_))
+    }
+
+    fn child<'b>(&'b self, entries: &'b DeTable<'b>, offset: usize, path: String, title: String) -> Table<'b> {
+        Table { reader: self.reader, entries, offset, path, title, known: RefCell::default() }
+    }
+
+    fn know(&self, key: &'static str) {
+        self.known.borrow_mut().push(key);
+        if let Mode::Listing(keys) = &self.reader.mode {
+            keys.borrow_mut().insert(join(&self.path, key));
+        }
+    }
+
+    fn value(&self, key: &'static str) -> Option<At<&DeValue<'a>>> {
+        self.know(key);
+        let value = self.entries.get(key)?;
+        Some(At { value: value.get_ref(), offset: value.span().start })
+    }
+
+    fn elements<T>(
+        &self,
+        key: &'static str,
+        wanted: &str,
+        read: impl Fn(&At<&DeValue<'_>>, &dyn Fn() -> String) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(array) = self.value(key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(elements) = array.value else {
+            let wanted = match wanted {
+                "array" => format!("an array, as in `{key} = [ ... ]`"),
+                _ => format!("an array of tables, `[[{}]]`: there can be several", join(&without_places(&self.path), key)),
+            };
+            self.wrong_type(&array, join(&self.path, key), key, &wanted);
+            return Vec::new();
+        };
+        let path = |place: usize| format!("{}[{place}]", join(&self.path, key));
+        elements
+            .iter()
+            .enumerate()
+            .filter_map(|(place, element)| {
+                read(&At { value: element.get_ref(), offset: element.span().start }, &|| path(place))
+            })
+            .collect()
+    }
+
+    fn convert<T>(
+        &self,
+        value: &At<&DeValue<'_>>,
+        path: impl Fn() -> String,
+        key: &str,
+        wanted: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<At<T>> {
+        match read(value.value) {
+            Ok(read) => Some(At { value: read, offset: value.offset }),
+            Err(Fault::Type) => {
+                self.wrong_type(value, path(), key, wanted);
+                None
+            }
+            Err(Fault::Content(wrong, right)) => {
+                let wrong = format!("`{key}` is {}, {wrong}", shown(value.value));
+                self.notes().error_at_key(value.offset, path(), wrong, right);
+                None
+            }
+        }
+    }
+
+    fn wrong_type(&self, value: &At<&DeValue<'_>>, path: String, key: &str, wanted: &str) {
+        let (found, article) = match value.value {
+            DeValue::Array(elements) if matches!(elements.iter().next().map(|e| e.get_ref()), Some(DeValue::Table(_))) => {
+                ("array of tables", "an")
+            }
+            DeValue::Array(_) => ("array", "an"),
+            DeValue::Integer(_) => ("integer", "an"),
+            other => (other.type_str(), "a"),
+        };
+        let wrong = format!("`{key}` is {article} {found}");
+        self.notes().error_at_key(value.offset, path, wrong, format!("write {wanted}"));
+    }
+
+    fn read<T>(self, read: impl FnOnce(&Table<'_>) -> T) -> T {
+        let result = read(&self);
+        self.note_unknown_keys();
+        result
+    }
+
+    fn note_unknown_keys(&self) {
+        let known = self.known.borrow();
+        for key in self.entries.keys() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let right = closest(name, known.iter().copied()).map_or_else(
+                || {
+                    let list: Vec<_> = known.iter().map(|known| format!("`{known}`")).collect();
+                    format!("remove it, or use one of {}", list.join(", "))
+                },
+                |known| format!("did you mean `{known}`?"),
+            );
+            let wrong = format!("unknown key `{}` in {}", name.escape_debug(), self.title);
+            self.notes().error_at_key(key.span().start, join(&self.path, name), wrong, right);
+        }
+    }
+}
+
+/// The one of `known` that `name` was probably meant to be.
+pub(crate) fn closest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let limit = (name.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|known| (strsim::osa_distance(name, known), known))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// A path without the places of elements: what stands between the brackets of a header.
+fn without_places(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
+}
+
+fn wanted_integer(range: &RangeInclusive<u64>) -> String {
+    format!("an integer from {} to {}", range.start(), range.end())
+}
+
+fn read_integer<T: TryFrom<u64>>(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<T, Fault> {
+    let DeValue::Integer(integer) = value else {
+        return Err(Fault::Type);
+    };
+    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+    number
+        .and_then(|number| u64::try_from(number).ok())
+        .filter(|number| range.contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| Fault::Content("out of range".into(), format!("give {}", wanted_integer(range))))
+}
+
+/// A value as the file has it, or near enough, cut where it gets long.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => {
+            let mut shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+            if text.chars().nth(60).is_some() {
+                shown.push_str("...");
+            }
+            format!("\"{shown}\"")
+        }
+        DeValue::Integer(integer) => integer.to_string(),
+        other => format!("a {}", other.type_str()),
+    }
+}
