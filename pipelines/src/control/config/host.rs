@@ -293,3 +293,155 @@ fn judge_sockets(configuration: &Configuration, facts: &Facts, found: &mut Vec<D
     };
     found.push(Diagnostic::error("metrics.listen", format!("{} {wrong}", metrics.listen), right));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{REFERENCE, changed, parsed};
+    use super::*;
+
+    /// A machine with everything the reference needs.
+    fn good() -> Facts {
+        Facts {
+            online_cores: Some(BTreeSet::from([0, 1])),
+            allowed_cores: Some(BTreeSet::from([0, 1])),
+            capabilities: Some(u64::MAX),
+            free_hugepage_bytes: Some(1 << 30),
+            ..Facts::default()
+        }
+    }
+
+    /// `key: wrong` of each finding.
+    fn judged(configuration: &Configuration, facts: &Facts) -> Vec<String> {
+        judge(configuration, facts).iter().map(|found| format!("{}: {}", found.key, found.wrong)).collect()
+    }
+
+    #[test]
+    fn a_fit_machine_is_left_alone() {
+        assert!(judged(&parsed(REFERENCE), &good()).is_empty());
+        assert!(judged(&parsed(REFERENCE), &Facts::default()).is_empty(), "what is not known is not judged");
+    }
+
+    #[test]
+    fn cores_are_online_and_allowed() {
+        let configuration = parsed(&changed(&[("cores = [1] ", "cores = [1, 9] ")]));
+        assert_eq!(judged(&configuration, &good()), ["workers.cores[1]: this machine has no core 9 online"]);
+        let facts = Facts { allowed_cores: Some(BTreeSet::from([1])), ..good() };
+        assert_eq!(judged(&parsed(REFERENCE), &facts), ["control.cores[0]: this process may not use core 0"]);
+    }
+
+    #[test]
+    fn taps_need_their_device_and_a_capability() {
+        let facts = Facts { tun_problem: Some(io::ErrorKind::NotFound), ..good() };
+        let found = judged(&parsed(REFERENCE), &facts);
+        assert_eq!(found.len(), 7, "six ports and the exception port: {found:?}");
+        assert_eq!(found[6], "exception.device: /dev/net/tun cannot be opened (entity not found)");
+        let facts = Facts { capabilities: Some(u64::MAX & !(1 << CAP_NET_ADMIN)), ..good() };
+        assert!(judged(&parsed(REFERENCE), &facts)[0].contains("needs CAP_NET_ADMIN"));
+
+        let socket = parsed(&changed(&[("net_tap1,iface=pg-bm1", "net_af_packet0,iface=pg-bm1")]));
+        let facts = Facts { capabilities: Some(1 << CAP_NET_ADMIN), ..good() };
+        assert_eq!(
+            judged(&socket, &facts),
+            [
+                "ports[1].device: `net_af_packet0,iface=pg-bm1` needs CAP_NET_RAW",
+                "ports[1].device: there is no network interface `pg-bm1` here"
+            ]
+        );
+    }
+
+    #[test]
+    fn pci_devices_are_there_and_in_user_space() {
+        let configuration = parsed(&changed(&[("net_tap0,iface=pg-eth0", "0000:0A:00.0,txq_inline=1")]));
+        let with = |device: PciDevice| Facts {
+            pci_devices: BTreeMap::from([("0000:0a:00.0".to_owned(), device)]),
+            ..good()
+        };
+        let driver = |name: &str| PciDevice::Present(Some(name.to_owned()));
+        assert!(judged(&configuration, &with(driver("vfio-pci"))).is_empty());
+        assert!(judged(&configuration, &with(driver("mlx5_core"))).is_empty());
+        let one = |device| judged(&configuration, &with(device)).join("\n");
+        assert_eq!(one(PciDevice::Absent), "ports[0].device: there is no PCI device 0000:0a:00.0 here");
+        assert_eq!(one(driver("ixgbe")), "ports[0].device: PCI device 0000:0a:00.0 is bound to ixgbe");
+        assert_eq!(
+            one(PciDevice::Present(None)),
+            "ports[0].device: PCI device 0000:0a:00.0 is bound to no driver"
+        );
+    }
+
+    #[test]
+    fn hugepages_suffice_when_they_are_wanted() {
+        let huge = parsed(&changed(&[("memory = \"none\"", "memory = \"huge\"")]));
+        assert!(judged(&huge, &good()).is_empty());
+        let facts = Facts { free_hugepage_bytes: Some(2 << 20), ..good() };
+        assert_eq!(
+            judged(&huge, &facts),
+            ["dpdk.memory: 2 MiB of hugepages are free, and 9856 buffers need 23 MiB"]
+        );
+        assert!(judge(&huge, &facts)[0].right.contains("sysctl vm.nr_hugepages=13"));
+        assert!(judged(&parsed(REFERENCE), &facts).is_empty());
+    }
+
+    #[test]
+    fn sockets_can_be_made() {
+        let reference = parsed(REFERENCE);
+        let in_use = Facts { metrics_problem: Some(io::ErrorKind::AddrInUse), ..good() };
+        assert_eq!(judged(&reference, &in_use), ["metrics.listen: 127.0.0.1:9106 is in use already"]);
+        let running = Facts { gateway_answers: true, ..in_use };
+        assert_eq!(judged(&reference, &running), ["control.socket: a gateway answers at this socket already"]);
+        assert!(!judge(&reference, &running)[0].is_error());
+        let elsewhere = Facts { metrics_problem: Some(io::ErrorKind::AddrNotAvailable), ..good() };
+        assert_eq!(judged(&reference, &elsewhere), ["metrics.listen: 127.0.0.1:9106 is no address of this machine"]);
+        let folder = Facts { socket_folder_problem: Some(io::ErrorKind::PermissionDenied), ..good() };
+        assert_eq!(
+            judged(&reference, &folder),
+            ["control.socket: no file can be made in the socket's folder (permission denied)"]
+        );
+    }
+
+    #[test]
+    fn facts_are_read_as_the_kernel_writes_them() {
+        assert_eq!(core_list("0-2,7,9-10\n"), BTreeSet::from([0, 1, 2, 7, 9, 10]));
+        assert_eq!(core_list("\n"), BTreeSet::new());
+        let status = "Name:\tx\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-1\n";
+        assert_eq!(status_field(status, "CapEff:"), Some("000001ffffffffff"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let pages = folder.path().join("hugepages-2048kB");
+        std::fs::create_dir(&pages).unwrap();
+        std::fs::write(pages.join("free_hugepages"), "3\n").unwrap();
+        assert_eq!(free_hugepage_bytes(folder.path()), Some(6 << 20));
+        assert_eq!(free_hugepage_bytes(&folder.path().join("none")), None);
+
+        let device = folder.path().join("0000:01:00.0");
+        assert_eq!(pci_device(&device), PciDevice::Absent);
+        std::fs::create_dir(&device).unwrap();
+        assert_eq!(pci_device(&device), PciDevice::Present(None));
+        std::os::unix::fs::symlink("../../../bus/pci/drivers/vfio-pci", device.join("driver")).unwrap();
+        assert_eq!(pci_device(&device), PciDevice::Present(Some("vfio-pci".into())));
+
+        assert_eq!(folder_problem(folder.path()), None);
+        assert_eq!(folder_problem(&folder.path().join("still/to/be/made")), None);
+        assert!(folder_problem(Path::new("/proc/self")).is_some());
+    }
+
+    #[test]
+    fn this_machine_tells_of_itself() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let text = format!("[control]\nsocket = \"{}\"\n[metrics]\nlisten = \"{address}\"\n", socket.display());
+        let configuration = parsed(&text);
+        assert_eq!(
+            host_check(&configuration).iter().map(|found| found.wrong.clone()).collect::<Vec<_>>(),
+            [format!("{address} is in use already")]
+        );
+        let _answering = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        drop(listener);
+        assert_eq!(host_check(&configuration).iter().map(|found| &found.key).collect::<Vec<_>>(), ["control.socket"]);
+        let facts = Facts::gather(&configuration);
+        assert!(facts.online_cores.is_some_and(|cores| !cores.is_empty()));
+        assert!(facts.allowed_cores.is_some_and(|cores| !cores.is_empty()));
+        assert!(facts.network_interfaces.contains("lo") && facts.capabilities.is_some());
+    }
+}

@@ -157,3 +157,153 @@ fn syntax_errors(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<Diagnos
     diagnostics.sort_by(|one, other| one.place.cmp(&other.place));
     diagnostics
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::testing::{REFERENCE, changed, expect, findings, parsed};
+    use super::*;
+
+    #[test]
+    fn the_reference_reads_as_it_is_written() {
+        let configuration = parsed(REFERENCE);
+        assert_eq!(findings(REFERENCE), []);
+        assert_eq!(configuration.ports.len(), 6);
+        assert_eq!(configuration.ports[0].prefix, "192.168.0.0/24".parse().ok());
+        assert_eq!(configuration.routes[1].interface, model::InterfaceName::Overlay);
+        assert_eq!(configuration.routes[2].interface, model::InterfaceName::Underlay(0));
+        assert_eq!(configuration.overlay_fdb[0].remote, "192.168.0.22".parse::<core::net::Ipv4Addr>().unwrap());
+        assert_eq!(configuration.services.len(), 6);
+        let weights = |service: usize| -> Vec<u16> {
+            configuration.services[service].ports[0].backends.iter().map(|backend| backend.weight).collect()
+        };
+        assert_eq!(weights(0), [1, 1, 1], "the default");
+        assert!(weights(3).is_empty());
+        assert_eq!(configuration.services[4].ports[1].node_port, Some(31_522));
+    }
+
+    #[test]
+    fn everything_wrong_is_found_at_once_in_the_files_order() {
+        let text = changed(&[
+            ("memory = \"none\"", "memory = 3"),
+            ("mtu = 1500", "mut = 1500"),
+            ("via = \"192.168.0.1\"", "via = \"192.168.5.1\""),
+            ("pod_cidrs = [\"172.30.76.0/24\"]", "pod_cidrs = [\"172.30.0.0/16\"]"),
+            ("node_port = 30799", "node_port = 40000"),
+            ("address = \"192.168.0.103:3306\"", "address = \"192.168.0.103\""),
+        ]);
+        expect(
+            &text,
+            &[
+                ("error", "3", "dpdk.memory", "write \"auto\", \"huge\" or \"none\""),
+                ("error", "mut", "ports[0].mut", "did you mean `mtu`?"),
+                ("error", "\"192.168.5.1\"", "routes[2].via", "is not on the network of `eth0`"),
+                ("warning", "\"172.30.0.0/16\"", "services.pod_cidrs[0]", "routed to other VTEPs"),
+                ("error", "40000", "service[4].ports[0].node_port", "is inside `snat_port_range`"),
+                ("error", "\"192.168.0.103\"", "service[5].ports[0].backends[0].address", "with no port"),
+            ],
+        );
+    }
+
+    #[test]
+    fn findings_read_as_compilers_write_them() {
+        let text = changed(&[("mtu = 1500", "mut = 1500")]);
+        assert_eq!(
+            findings(&text)[0].to_string(),
+            "test.toml:29:1: error: unknown key `mut` in this `[[ports]]`; did you mean `mtu`?"
+        );
+    }
+
+    #[test]
+    fn errors_of_syntax_have_places_too() {
+        let found = findings("[node]\nname = \n\n[bridge\naddress = 1\n");
+        let lines: Vec<usize> = found.iter().filter_map(|finding| Some(finding.place.as_ref()?.line)).collect();
+        assert_eq!(lines, [2, 4], "{found:?}");
+        let found = findings("[node]\nname = \"a\"\nname = \"b\"\n");
+        assert_eq!(found[0].to_string(), "test.toml:3:1: error: duplicate key; keep one; what can be there several times has double brackets");
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        let error = |path: &Path| load(path).unwrap_err().to_string();
+        assert!(error(&file).contains("a.toml:1:1: error: the file cannot be read: No such file"));
+        assert!(error(folder.path()).contains("this is a folder; name the file"));
+        std::fs::File::create(&file).unwrap().write_all(b"# \xc3\xbc\n# \xff\n").unwrap();
+        assert!(error(&file).contains("a.toml:2:3: error: the text is not UTF-8 here"), "{}", error(&file));
+        std::fs::write(&file, REFERENCE).unwrap();
+        assert_eq!(load(&file).unwrap().configuration, parsed(REFERENCE));
+    }
+
+    #[test]
+    fn places_are_added_to_what_is_found_later() {
+        let loaded = parse(REFERENCE, "f").unwrap();
+        let keys = ["ports[1].device", "control.cores[0]", "bridge.nothing", "nothing", ""];
+        let found = keys.iter().map(|key| Diagnostic::error(*key, "w", "r")).collect();
+        let places: Vec<String> = loaded.locate(found).iter().map(Diagnostic::to_string).collect();
+        let line = |text: &str| REFERENCE[..REFERENCE.find(text).unwrap()].matches('\n').count() + 1;
+        assert_eq!(places[0], format!("f:{}:10: error: w; r", line("device = \"net_tap1")));
+        assert_eq!(places[1], format!("f:{}:10: error: w; r", line("cores = [0]")));
+        assert_eq!(places[2], format!("f:{}:1: error: w; r", line("[bridge]")));
+        assert_eq!(places[3..], ["f:1:1: error: w; r", "f:1:1: error: w; r"]);
+    }
+
+    /// A refused text has an error with a place inside it; an accepted one has none.
+    fn check_any(text: &str) {
+        match parse(text, "f") {
+            Ok(loaded) => assert!(!loaded.warnings.iter().any(Diagnostic::is_error)),
+            Err(report) => {
+                assert!(report.diagnostics.iter().any(Diagnostic::is_error));
+                for diagnostic in &report.diagnostics {
+                    let place = diagnostic.place.as_ref().unwrap();
+                    assert!(place.line >= 1 && place.line <= text.matches('\n').count() + 1);
+                    assert!(place.column >= 1);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*") {
+            check_any(&text);
+        }
+
+        #[test]
+        fn any_lines_of_known_keys_are_read_or_refused(
+            lines in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..40)
+        ) {
+            let keys: Vec<String> = keys().into_iter().collect();
+            let values = ["1", "-7", "\"10.0.0.1\"", "\"10.0.0.1/24\"", "\"eth0\"", "[]", "{}", "[{}]", "[1]", "\"1-2\"", "true", "1.5", "\"02:00:00:00:00:01\"", "\"pod\"", "\"underlay\"", "1979-05-27"];
+            let mut text = String::new();
+            for (key, value) in lines {
+                let key = key.get(&keys);
+                let line = match value.index(values.len() + 2) {
+                    0 => format!("[{key}]\n"),
+                    1 => format!("[[{key}]]\n"),
+                    place => format!("{} = {}\n", key.rsplit('.').next().unwrap_or(key), values[place - 2]),
+                };
+                text.push_str(&line);
+            }
+            check_any(&text);
+        }
+
+        #[test]
+        fn a_damaged_reference_is_read_or_refused(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..6),
+            length in any::<prop::sample::Index>(),
+        ) {
+            let mut text: Vec<char> = REFERENCE.chars().collect();
+            for (place, character) in damage {
+                let place = place.index(text.len());
+                text[place] = character;
+            }
+            text.truncate(length.index(2 * text.len()).max(1));
+            check_any(&text.into_iter().collect::<String>());
+        }
+    }
+}

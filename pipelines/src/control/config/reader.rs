@@ -388,3 +388,125 @@ fn shown(value: &DeValue<'_>) -> String {
         other => format!("a {}", other.type_str()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{changed, expect, expect_one};
+    use super::*;
+
+    #[test]
+    fn unknown_keys_get_a_suggestion() {
+        expect_one(
+            "rate_pps = 10000",
+            "rate_pp = 10000",
+            ("error", "rate_pp", "exception.rate_pp", "unknown key `rate_pp` in `[exception]`; did you mean `rate_pps`?"),
+        );
+        expect_one(
+            "watch = true",
+            "colour = true",
+            ("error", "colour", "control.colour", "remove it, or use one of `cores`, `socket`, `watch`"),
+        );
+        expect_one(
+            "[conntrack]",
+            "[contrack]",
+            ("error", "contrack]", "contrack", "unknown key `contrack` in the file; did you mean `conntrack`?"),
+        );
+        expect_one(
+            "weight = 1 }",
+            "wieght = 1 }",
+            (
+                "error",
+                "wieght",
+                "service[1].ports[0].backends[0].wieght",
+                "in this `[[service.ports.backends]]`; did you mean `weight`?",
+            ),
+        );
+    }
+
+    #[test]
+    fn wrong_types_say_what_is_wanted() {
+        expect_one(
+            "mtu = 1500",
+            "mtu = \"1500\"",
+            ("error", "\"1500\"", "ports[0].mtu", "`mtu` is a string; write an integer from 576 to 1986"),
+        );
+        expect_one(
+            "watch = true",
+            "watch = 1",
+            ("error", "1", "control.watch", "`watch` is an integer; write true or false"),
+        );
+        expect_one(
+            "addresses = [\"192.168.0.21\"]",
+            "addresses = \"192.168.0.21\"",
+            ("error", "\"192", "node.addresses", "`addresses` is a string; write an array, as in `addresses = [ ... ]`"),
+        );
+        expect_one(
+            "cores = [0]",
+            "cores = [0, 1.5]",
+            ("error", "1.5", "control.cores[1]", "`cores` is a float; write an integer from 0 to 1023"),
+        );
+        expect_one(
+            "[conntrack]",
+            "[[conntrack]]",
+            ("error", "[[conntrack]]", "conntrack", "`conntrack` is an array of tables; write a table, `[conntrack]`"),
+        );
+        expect(
+            "[ports]\nname = \"a\"\n",
+            &[("error", "[ports]", "ports", "`ports` is a table; write an array of tables, `[[ports]]`: there can")],
+        );
+        expect_one(
+            "backends = [{ address = \"172.30.76.2:80\" }]",
+            "backends = [\"172.30.76.2:80\"]",
+            ("error", "\"172", "service[4].ports[0].backends[0]", "`backends` is a string; write a table"),
+        );
+        expect_one(
+            "backends = [{ address = \"172.30.76.2:80\" }]",
+            "backends = 7",
+            ("error", "7", "service[4].ports[0].backends", "`[[service.ports.backends]]`: there can be several"),
+        );
+    }
+
+    #[test]
+    fn ranges_hold() {
+        for number in ["0", "-1", "16777216", "99999999999999999999", "0x1000000"] {
+            let to = format!("vni = {number}");
+            expect_one("vni = 1", &to, ("error", number, "overlay.vni", "out of range; give an integer from 1 to 16777215"));
+        }
+        for number in ["0xff_ffff", "16_777_215", "0b1"] {
+            expect(&changed(&[("vni = 1", &format!("vni = {number}"))]), &[]);
+        }
+    }
+
+    #[test]
+    fn missing_keys_come_with_an_example() {
+        expect_one(
+            "mac = \"02:42:67:05:b5:30\"\n",
+            "",
+            ("error", "[bridge]", "bridge.mac", "`[bridge]` has no `mac`; add it, as in `mac = \"02:42:67:05:b5:30\"`"),
+        );
+        let text = "[[neighbours]]\ninterface = \"a\"\naddress = \"10.0.0.1\"\n";
+        expect(
+            text,
+            &[
+                ("error", "[[neighbours]]", "neighbours[0].mac", "this `[[neighbours]]` has no `mac`"),
+                ("error", "\"a\"", "neighbours[0].interface", "there is no interface `a`; there is none yet"),
+            ],
+        );
+    }
+
+    #[test]
+    fn lists_every_key_once_and_no_place() {
+        let keys = Reader::keys(super::super::sections::read);
+        for key in ["bridge", "ports.mac", "service.ports.backends.weight", "services.snat_address", "fdb.port"] {
+            assert!(keys.contains(key), "{key} is not in {keys:?}");
+        }
+        assert!(!keys.iter().any(|key| key.contains('[')));
+    }
+
+    #[test]
+    fn suggests_only_what_is_near() {
+        assert_eq!(closest("mut", ["mac", "mtu"]), Some("mtu"));
+        assert_eq!(closest("x", ["mac", "mtu"]), None);
+        assert_eq!(closest("idle_sleep_us", ["idle", "idle_sleep_max_us"]), Some("idle_sleep_max_us"));
+    }
+}

@@ -384,3 +384,138 @@ impl Readable for Protocol {
         choice(value, &[("tcp", Self::Tcp), ("udp", Self::Udp), ("sctp", Self::Sctp)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{expect, expect_one, parsed};
+    use super::*;
+
+    /// One change, one finding at the changed value.
+    #[track_caller]
+    fn one(from: &str, key: &str, value: &str, path: &str, said: &str) {
+        expect_one(from, &format!("{key} = {value}"), ("error", value, path, said));
+    }
+
+    #[test]
+    fn addresses_are_one_hosts() {
+        let vtep = |value: &str, said: &str| {
+            one("address = \"172.30.76.0\"", "address", value, "overlay.address", said);
+        };
+        vtep("\"172.30.76\"", "\"172.30.76\", which is no IPv4 address; write four numbers with dots");
+        vtep("\"172.30.76.0/24\"", "which is more than one address; write \"172.30.76.0\", without a length");
+        vtep("\"fd00::1\"", "IPv6 is not forwarded");
+        vtep("\"0.1.2.3\"", "in 0.0.0.0/8, \"this network\"");
+        vtep("\"127.0.0.1\"", "a loopback address");
+        vtep("\"224.0.0.1\"", "a multicast address");
+        vtep("\"255.255.255.255\"", "the broadcast address");
+        vtep("\"250.0.0.1\"", "which is reserved");
+        vtep("[]", "`address` is an array; write an IPv4 address");
+    }
+
+    #[test]
+    fn prefixes_have_no_bits_behind_them() {
+        let network = |value: &str, said: &str| {
+            one("pod_network = \"172.30.0.0/16\"", "pod_network", value, "overlay.pod_network", said);
+        };
+        network("\"172.30.0.1/16\"", "with address bits behind the length; write \"172.30.0.0/16\"");
+        network("\"172.30.0.0/33\"", "write a length from 0 to 32");
+        network("\"172.30.0.0\"", "which is no IPv4 prefix; write an address, a slash and a length");
+        network("\"224.0.0.0/8\"", "a multicast address; write a prefix that hosts can be in");
+        network("\"127.0.0.0/8\"", "a loopback address");
+    }
+
+    #[test]
+    fn interface_addresses_are_hosts_of_their_networks() {
+        let bridge = |value: &str, said: &str| {
+            one("address = \"172.30.76.1/24\"", "address", value, "bridge.address", said);
+        };
+        bridge("\"172.30.76.1\"", "with no prefix length; write one behind it, as in \"172.30.76.1/24\"");
+        bridge("\"172.30.76.0/24\"", "the first address of 172.30.76.0/24");
+        bridge("\"172.30.76.255/24\"", "the last address of 172.30.76.0/24");
+        bridge("\"172.30.76.1/0\"", "write a length from 1 to 32");
+        bridge("\"172.30.76.1/x\"", "write a length from 1 to 32");
+        bridge("\"x/24\"", "which is no IPv4 address");
+        let text = |value: &str| {
+            format!("[[ports]]\nname = \"a\"\nrole = \"underlay\"\nmac = \"02:00:00:00:00:01\"\naddress = \"{value}\"\n")
+        };
+        expect(&text("10.0.0.0/31"), &[]);
+        assert_eq!(parsed(&text("10.0.0.9/30")).ports[0].prefix, "10.0.0.8/30".parse().ok());
+    }
+
+    #[test]
+    fn macs_are_one_stations() {
+        let bridge = |value: &str, said: &str| {
+            one("mac = \"02:42:67:05:b5:30\"", "mac", value, "bridge.mac", said);
+        };
+        bridge("\"02:42:67:05:b5\"", "which is no MAC address");
+        bridge("\"01:00:5e:00:00:01\"", "which is a group's address; write one station's");
+        bridge("\"ff:ff:ff:ff:ff:ff\"", "which is the broadcast address");
+        bridge("\"00:00:00:00:00:00\"", "which is nobody's address");
+    }
+
+    #[test]
+    fn backends_and_servers_have_ports() {
+        let backend = |value: &str, said: &str| {
+            let path = "service[0].ports[0].backends[0].address";
+            one("address = \"172.30.76.7:8080\"", "address", value, path, said);
+        };
+        backend("\"172.30.76.7\"", "with no port");
+        backend("\"172.30.76.7:0\"", "whose port is none; write a port from 1 to 65535");
+        backend("\"172.30.76.7:65536\"", "whose port is none");
+        backend("\"[::1]:80\"", "write an IPv4 address, a colon and a port");
+        backend("\"127.0.0.1:80\"", "a loopback address");
+        one("listen = \"127.0.0.1:9106\"", "listen", "\"localhost:9106\"", "metrics.listen", "write an IP address");
+    }
+
+    #[test]
+    fn ranges_of_ports_have_two_ends() {
+        let range = |value: &str, said: &str| {
+            one("node_port_range = \"30000-32767\"", "node_port_range", value, "services.node_port_range", said);
+        };
+        range("\"30000\"", "which is no range of ports");
+        range("\"0-32767\"", "which is no range of ports");
+        range("\"32767-30000\"", "write the smaller one first: \"30000-32767\"");
+        range("[30000, 32767]", "`node_port_range` is an array; write a string with the first and the last port");
+    }
+
+    #[test]
+    fn words_are_those_that_are_known() {
+        one("memory = \"none\"", "memory", "\"hugh\"", "dpdk.memory", "\"none\"; did you mean \"huge\"?");
+        one("idle = \"sleep\"", "idle", "\"Poll\"", "workers.idle", "did you mean \"poll\"?");
+        one("idle = \"sleep\"", "idle", "\"doze off\"", "workers.idle", "write one of \"poll\", \"sleep\"");
+        one("protocol = \"udp\"", "protocol", "\"dccp\"", "service[3].ports[0].protocol", "\"sctp\"");
+    }
+
+    #[test]
+    fn names_are_fit_for_what_they_name() {
+        one("name = \"docker0\"", "name", "\"docker 0\"", "bridge.name", "use 1 to 64 letters");
+        one("name = \"docker0\"", "name", "\"\"", "bridge.name", "which is no name");
+        for name in ["Business", "-a", "a-", "a.b", ""] {
+            let value = format!("\"{name}\"");
+            one("name = \"business-manager\"", "name", &value, "service[0].name", "which is no DNS label");
+        }
+        one("name = \"node-1\"", "name", "\"a\\tb\"", "node.name", "holds a control character");
+        one("socket = \"/run/pollgate/control.sock\"", "socket", "\"control.sock\"", "control.socket", "write the full path");
+    }
+
+    #[test]
+    fn devices_are_dpdks() {
+        let device = |value: &str, said: &str| {
+            one("device = \"net_tap1,iface=pg-bm1\"", "device", value, "ports[1].device", said);
+        };
+        device("\"eth0\"", "which is no DPDK device; write a PCI address");
+        device("\"01:00.0\"", "write the PCI domain too: \"0000:01:00.0\"");
+        device("\"net_tap1, iface=pg-bm1\"", "which holds a blank");
+        device("\"net_tap1,iface=business-manager-1\"", "whose interface name is 18 characters long; use 15");
+        assert!(is_pci_address("0000:af:1f.7") && !is_pci_address("0000:01:00.8") && !is_pci_address("0000.01:00:0"));
+        assert_eq!(device_argument("net_tap0,mac=x,iface=pg0", "iface"), Some("pg0"));
+        assert_eq!(device_argument("net_tap0,iface", "iface"), None);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "x".repeat(100);
+        let said = format!("`name` is \"{}...\", which", "x".repeat(60));
+        one("name = \"docker0\"", "name", &format!("\"{long}\""), "bridge.name", &said);
+    }
+}

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn service_networks_are_apart() {
-        let service_cidrs = |with| format!("service_cidrs = [\"10.254.0.0/16\", \"{with}\"]");
+        let service_cidrs = |with: &str| format!("service_cidrs = [\"10.254.0.0/16\", \"{with}\"]");
         let one = |with: &str, said: &str| {
             let at = format!("\"{with}\"");
             expect_one(
@@ -130,7 +130,7 @@ mod tests {
             );
         };
         one("10.254.9.0/24", "service CIDR 10.254.9.0/24 overlaps service CIDR 10.254.0.0/16");
-        one("192.168.0.0/16", "overlaps the network of `eth0` 192.168.0.0/24");
+        one("192.168.0.64/27", "overlaps the network of `eth0` 192.168.0.0/24");
         one("172.30.76.128/25", "overlaps the network of `docker0` 172.30.76.0/24");
         one("172.30.200.0/24", "overlaps the pod network 172.30.0.0/16");
         let text = "[services]\npod_cidrs = [\"10.0.0.0/8\"]\nservice_cidrs = [\"10.254.0.0/16\"]\n";
@@ -139,14 +139,20 @@ mod tests {
 
     #[test]
     fn networks_are_apart() {
-        let second = "[[ports]]\nname = \"eth1\"\nrole = \"underlay\"\nmac = \"02:00:c0:a8:00:16\"\naddress = \"192.168.0.99/25\"\n\n[exception]";
+        let second = "[[ports]]\nname = \"eth1\"\nrole = \"underlay\"\nmac = \"02:00:c0:a8:00:16\"\naddress = \"192.168.0.199/25\"\n\n[exception]";
         expect_one(
             "[exception]",
             second,
-            ("error", "\"192.168.0.99/25\"", "ports[6].address", "the network of `eth1` 192.168.0.0/25 overlaps the network of `eth0` 192.168.0.0/24"),
+            ("error", "\"192.168.0.199/25\"", "ports[6].address", "the network of `eth1` 192.168.0.128/25 overlaps the network of `eth0` 192.168.0.0/24"),
         );
         let text = changed(&[("pod_network = \"172.30.0.0/16\"", "pod_network = \"0.0.0.0/0\"")]);
-        expect(&text, &[("error", "\"0.0.0.0/0\"", "overlay.pod_network", "overlaps the network of `eth0`")]);
+        expect(
+            &text,
+            &[
+                ("error", "\"0.0.0.0/0\"", "overlay.pod_network", "overlaps the network of `eth0`"),
+                ("error", "\"10.254.0.0/16\"", "services.service_cidrs[0]", "overlaps the pod network 0.0.0.0/0"),
+            ],
+        );
         expect(
             &changed(&[("address = \"172.30.76.0\"", "address = \"172.30.76.1\"")]),
             &[("error", "\"172.30.76.1\"", "overlay.address", "is the bridge's")],
@@ -163,10 +169,13 @@ mod tests {
 
     #[test]
     fn pods_are_where_their_prefixes_say() {
-        expect_one(
-            "pod_network = \"172.30.0.0/16\"",
-            "pod_network = \"172.30.0.0/18\"",
-            ("warning", "\"172.30.76.0\"", "overlay.address", "outside the pod network"),
+        let text = changed(&[("pod_network = \"172.30.0.0/16\"", "pod_network = \"172.30.0.0/18\"")]);
+        expect(
+            &text,
+            &[
+                ("warning", "\"172.30.76.1/24\"", "bridge.address", "is not inside the pod network 172.30.0.0/18"),
+                ("warning", "\"172.30.76.0\"", "overlay.address", "outside the pod network"),
+            ],
         );
         expect_one(
             "pod_cidrs = [\"172.30.76.0/24\"]",

@@ -9,6 +9,8 @@ use super::forwarding::Forwarding;
 
 pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
     let overlay = Some(InterfaceName::Overlay);
+    // A network that could not be read may be where the pods are.
+    let networks_read = notes.all_read(&["ports", "bridge", "routes"]);
     for cidr in &draft.settings.pod_cidrs {
         let routed = draft.routes.iter().filter(|route| route.on.interface == overlay);
         let covered = routed.filter_map(|route| route.destination).filter(|destination| {
@@ -16,7 +18,7 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
         });
         let covered: Vec<String> = covered.map(|destination| destination.value.to_string()).collect();
         let what = match covered.as_slice() {
-            [] if forwarding.interface(cidr.value) == overlay => "is routed to other VTEPs".to_owned(),
+            [] if networks_read && forwarding.interface(cidr.value) == overlay => "is routed to other VTEPs".to_owned(),
             [] => continue,
             [few @ ..] if few.len() <= 4 => format!("covers {}, routed to other VTEPs", few.join(", ")),
             [first, rest @ ..] => {
