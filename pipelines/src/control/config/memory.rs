@@ -24,7 +24,9 @@ pub fn buffers_needed(configuration: &Configuration) -> u64 {
     let exception = configuration.exception.as_ref().map_or(0, |exception| {
         queue_pair + 2 * workers * exception.ring as u64 + CACHE_BUFFERS + BATCH_BUFFERS
     });
-    workers * (ports * queue_pair + BATCH_BUFFERS + CACHE_BUFFERS) + workers * (workers - 1) * handoff + exception
+    workers * (ports * queue_pair + BATCH_BUFFERS + CACHE_BUFFERS)
+        + workers * (workers - 1) * handoff
+        + exception
 }
 
 /// What those buffers take from hugepages, in bytes.

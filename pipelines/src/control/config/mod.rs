@@ -84,15 +84,19 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     };
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.len() > FILE_SIZE_LIMIT => {
-            return Err(refuse(format!("the file has {} bytes", metadata.len()), "256 MiB are read at the most"));
+            return Err(refuse(
+                format!("the file has {} bytes", metadata.len()),
+                "256 MiB are read at the most",
+            ));
         }
         Ok(metadata) if metadata.is_dir() => {
             return Err(refuse("this is a folder".into(), "name the file"));
         }
         _ => {}
     }
-    let bytes = std::fs::read(path)
-        .map_err(|error| refuse(format!("the file cannot be read: {error}"), "check its name and permissions"))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        refuse(format!("the file cannot be read: {error}"), "check its name and permissions")
+    })?;
     match core::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &file),
         Err(error) => {
@@ -147,9 +151,10 @@ fn syntax_errors(source: &Source<'_>, errors: &[toml::de::Error]) -> Vec<Diagnos
         }
         let (wrong, right) = match error.message().split_once(", expected ") {
             Some((wrong, expected)) => (wrong.to_owned(), format!("TOML wants {expected} here")),
-            None if error.message().contains("duplicate key") => {
-                (error.message().to_owned(), "keep one; what can be there several times has double brackets".into())
-            }
+            None if error.message().contains("duplicate key") => (
+                error.message().to_owned(),
+                "keep one; what can be there several times has double brackets".into(),
+            ),
             None => (error.message().to_owned(), "write it as TOML has it (https://toml.io)".to_owned()),
         };
         diagnostics.push(Diagnostic { place: Some(place), ..Diagnostic::error("", wrong, right) });
@@ -175,7 +180,10 @@ mod tests {
         assert_eq!(configuration.ports[0].prefix, "192.168.0.0/24".parse().ok());
         assert_eq!(configuration.routes[1].interface, model::InterfaceName::Overlay);
         assert_eq!(configuration.routes[2].interface, model::InterfaceName::Underlay(0));
-        assert_eq!(configuration.overlay_fdb[0].remote, "192.168.0.22".parse::<core::net::Ipv4Addr>().unwrap());
+        assert_eq!(
+            configuration.overlay_fdb[0].remote,
+            "192.168.0.22".parse::<core::net::Ipv4Addr>().unwrap()
+        );
         assert_eq!(configuration.services.len(), 6);
         let weights = |service: usize| -> Vec<u16> {
             configuration.services[service].ports[0].backends.iter().map(|backend| backend.weight).collect()
@@ -220,10 +228,30 @@ mod tests {
     #[test]
     fn errors_of_syntax_have_places_too() {
         let found = findings("[node]\nname = \n\n[bridge\naddress = 1\n");
-        let lines: Vec<usize> = found.iter().filter_map(|finding| Some(finding.place.as_ref()?.line)).collect();
+        let lines: Vec<usize> =
+            found.iter().filter_map(|finding| Some(finding.place.as_ref()?.line)).collect();
         assert_eq!(lines, [2, 4], "{found:?}");
         let found = findings("[node]\nname = \"a\"\nname = \"b\"\n");
-        assert_eq!(found[0].to_string(), "test.toml:3:1: error: duplicate key; keep one; what can be there several times has double brackets");
+        assert_eq!(
+            found[0].to_string(),
+            "test.toml:3:1: error: duplicate key; keep one; what can be there several times has double brackets"
+        );
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        for text in ["a = ".to_owned() + &"[".repeat(50_000), "a = ".to_owned() + &"{a=".repeat(50_000)] {
+            check_any(&text);
+        }
+        check_any(&format!("[{}a]\n", "a.".repeat(50_000)));
+    }
+
+    #[test]
+    fn node_and_services_alone_are_a_configuration() {
+        let services = REFERENCE.find("[services]").unwrap();
+        let text = format!("[node]\naddresses = [\"192.168.0.21\"]\n{}", &REFERENCE[services..]);
+        expect(&text, &[]);
+        assert_eq!(parsed(&text).services, parsed(REFERENCE).services);
     }
 
     #[test]

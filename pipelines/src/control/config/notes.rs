@@ -71,8 +71,7 @@ impl Notes {
         notes.sort_by_key(|note| (note.offset, note.severity));
         let unnamed: BTreeSet<usize> =
             notes.iter().filter(|note| note.key.is_none()).map(|note| note.offset).collect();
-        let paths =
-            if unnamed.is_empty() { BTreeMap::new() } else { source::paths_at(root, &unnamed) };
+        let paths = if unnamed.is_empty() { BTreeMap::new() } else { source::paths_at(root, &unnamed) };
         notes
             .into_iter()
             .map(|note| Diagnostic {

@@ -45,11 +45,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads the file whose tree is `root`.
-    pub(crate) fn file<T>(
-        notes: &'a Notes,
-        root: &DeTable<'_>,
-        read: impl FnOnce(&Table<'_>) -> T,
-    ) -> T {
+    pub(crate) fn file<T>(notes: &'a Notes, root: &DeTable<'_>, read: impl FnOnce(&Table<'_>) -> T) -> T {
         Self { notes, mode: Mode::File }.table(root, read)
     }
 
@@ -200,15 +196,14 @@ impl<'a> Table<'a> {
             None if self.is_listing() => (&listed, self.offset),
             None => return None,
         };
-        Some(self.child(entries, offset, join(&self.path, key), format!("`[{}]`", join(&self.path, key))).read(read))
+        Some(
+            self.child(entries, offset, join(&self.path, key), format!("`[{}]`", join(&self.path, key)))
+                .read(read),
+        )
     }
 
     /// What `read` makes of `[key]`, or of an empty one where it is not given.
-    pub(crate) fn section_or_empty<T>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&Table<'_>) -> T,
-    ) -> T {
+    pub(crate) fn section_or_empty<T>(&self, key: &'static str, read: impl Fn(&Table<'_>) -> T) -> T {
         if let Some(section) = self.section(key, &read) {
             return section;
         }
@@ -237,7 +232,13 @@ impl<'a> Table<'a> {
         matches!(self.reader.mode, Mode::Listing(_))
     }
 
-    fn child<'b>(&'b self, entries: &'b DeTable<'b>, offset: usize, path: String, title: String) -> Table<'b> {
+    fn child<'b>(
+        &'b self,
+        entries: &'b DeTable<'b>,
+        offset: usize,
+        path: String,
+        title: String,
+    ) -> Table<'b> {
         Table { reader: self.reader, entries, offset, path, title, known: RefCell::default() }
     }
 
@@ -266,7 +267,10 @@ impl<'a> Table<'a> {
         let DeValue::Array(elements) = array.value else {
             let wanted = match wanted {
                 "array" => format!("an array, as in `{key} = [ ... ]`"),
-                _ => format!("an array of tables, `[[{}]]`: there can be several", join(&without_places(&self.path), key)),
+                _ => format!(
+                    "an array of tables, `[[{}]]`: there can be several",
+                    join(&without_places(&self.path), key)
+                ),
             };
             self.wrong_type(&array, join(&self.path, key), key, &wanted);
             return Vec::new();
@@ -305,7 +309,9 @@ impl<'a> Table<'a> {
 
     fn wrong_type(&self, value: &At<&DeValue<'_>>, path: String, key: &str, wanted: &str) {
         let (found, article) = match value.value {
-            DeValue::Array(elements) if matches!(elements.iter().next().map(|e| e.get_ref()), Some(DeValue::Table(_))) => {
+            DeValue::Array(elements)
+                if matches!(elements.iter().next().map(|e| e.get_ref()), Some(DeValue::Table(_))) =>
+            {
                 ("array of tables", "an")
             }
             DeValue::Array(_) => ("array", "an"),
@@ -399,7 +405,12 @@ mod tests {
         expect_one(
             "rate_pps = 10000",
             "rate_pp = 10000",
-            ("error", "rate_pp", "exception.rate_pp", "unknown key `rate_pp` in `[exception]`; did you mean `rate_pps`?"),
+            (
+                "error",
+                "rate_pp",
+                "exception.rate_pp",
+                "unknown key `rate_pp` in `[exception]`; did you mean `rate_pps`?",
+            ),
         );
         expect_one(
             "watch = true",
@@ -409,7 +420,12 @@ mod tests {
         expect_one(
             "[conntrack]",
             "[contrack]",
-            ("error", "contrack]", "contrack", "unknown key `contrack` in the file; did you mean `conntrack`?"),
+            (
+                "error",
+                "contrack]",
+                "contrack",
+                "unknown key `contrack` in the file; did you mean `conntrack`?",
+            ),
         );
         expect_one(
             "weight = 1 }",
@@ -438,7 +454,12 @@ mod tests {
         expect_one(
             "addresses = [\"192.168.0.21\"]",
             "addresses = \"192.168.0.21\"",
-            ("error", "\"192", "node.addresses", "`addresses` is a string; write an array, as in `addresses = [ ... ]`"),
+            (
+                "error",
+                "\"192",
+                "node.addresses",
+                "`addresses` is a string; write an array, as in `addresses = [ ... ]`",
+            ),
         );
         expect_one(
             "cores = [0]",
@@ -448,11 +469,21 @@ mod tests {
         expect_one(
             "[conntrack]",
             "[[conntrack]]",
-            ("error", "[[conntrack]]", "conntrack", "`conntrack` is an array of tables; write a table, `[conntrack]`"),
+            (
+                "error",
+                "[[conntrack]]",
+                "conntrack",
+                "`conntrack` is an array of tables; write a table, `[conntrack]`",
+            ),
         );
         expect(
             "[ports]\nname = \"a\"\n",
-            &[("error", "[ports]", "ports", "`ports` is a table; write an array of tables, `[[ports]]`: there can")],
+            &[(
+                "error",
+                "[ports]",
+                "ports",
+                "`ports` is a table; write an array of tables, `[[ports]]`: there can",
+            )],
         );
         expect_one(
             "backends = [{ address = \"172.30.76.2:80\" }]",
@@ -462,7 +493,12 @@ mod tests {
         expect_one(
             "backends = [{ address = \"172.30.76.2:80\" }]",
             "backends = 7",
-            ("error", "7", "service[4].ports[0].backends", "`[[service.ports.backends]]`: there can be several"),
+            (
+                "error",
+                "7",
+                "service[4].ports[0].backends",
+                "`[[service.ports.backends]]`: there can be several",
+            ),
         );
     }
 
@@ -470,7 +506,11 @@ mod tests {
     fn ranges_hold() {
         for number in ["0", "-1", "16777216", "99999999999999999999", "0x1000000"] {
             let to = format!("vni = {number}");
-            expect_one("vni = 1", &to, ("error", number, "overlay.vni", "out of range; give an integer from 1 to 16777215"));
+            expect_one(
+                "vni = 1",
+                &to,
+                ("error", number, "overlay.vni", "out of range; give an integer from 1 to 16777215"),
+            );
         }
         for number in ["0xff_ffff", "16_777_215", "0b1"] {
             expect(&changed(&[("vni = 1", &format!("vni = {number}"))]), &[]);
@@ -482,7 +522,12 @@ mod tests {
         expect_one(
             "mac = \"02:42:67:05:b5:30\"\n",
             "",
-            ("error", "[bridge]", "bridge.mac", "`[bridge]` has no `mac`; add it, as in `mac = \"02:42:67:05:b5:30\"`"),
+            (
+                "error",
+                "[bridge]",
+                "bridge.mac",
+                "`[bridge]` has no `mac`; add it, as in `mac = \"02:42:67:05:b5:30\"`",
+            ),
         );
         let text = "[[neighbours]]\ninterface = \"a\"\naddress = \"10.0.0.1\"\n";
         expect(
@@ -497,7 +542,9 @@ mod tests {
     #[test]
     fn lists_every_key_once_and_no_place() {
         let keys = Reader::keys(super::super::sections::read);
-        for key in ["bridge", "ports.mac", "service.ports.backends.weight", "services.snat_address", "fdb.port"] {
+        for key in
+            ["bridge", "ports.mac", "service.ports.backends.weight", "services.snat_address", "fdb.port"]
+        {
             assert!(keys.contains(key), "{key} is not in {keys:?}");
         }
         assert!(!keys.iter().any(|key| key.contains('[')));

@@ -13,7 +13,11 @@ const WORKER_LIMIT: usize = 126;
 pub fn run_requirements(configuration: &Configuration) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     if configuration.ports.is_empty() {
-        found.push(Diagnostic::error("ports", "there is no port to run on", "add `[[ports]]` with a `device`"));
+        found.push(Diagnostic::error(
+            "ports",
+            "there is no port to run on",
+            "add `[[ports]]` with a `device`",
+        ));
     }
     let no_huge = configuration.dpdk.memory == DpdkMemory::None;
     for (place, port) in configuration.ports.iter().enumerate() {
@@ -35,7 +39,9 @@ pub fn run_requirements(configuration: &Configuration) -> Vec<Diagnostic> {
     if devices > DEVICE_LIMIT {
         found.push(Diagnostic::error(
             "ports",
-            format!("{devices} devices, the exception port's among them, are more than DPDK's {DEVICE_LIMIT}"),
+            format!(
+                "{devices} devices, the exception port's among them, are more than DPDK's {DEVICE_LIMIT}"
+            ),
             "put several pods behind one port, or run a second gateway",
         ));
     }

@@ -28,7 +28,7 @@ impl<'a> Source<'a> {
         // A line's start is a boundary of characters; the offset need not be one.
         let characters = self.text.get(start..).unwrap_or_default().char_indices();
         let column = characters.take_while(|(at, _)| start + at < offset).count() + 1;
-        Place { file: self.file.to_owned(), line: line, column }
+        Place { file: self.file.to_owned(), line, column }
     }
 }
 

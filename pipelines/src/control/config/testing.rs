@@ -34,7 +34,8 @@ pub(crate) fn changed(changes: &[(&str, &str)]) -> String {
 pub(crate) fn expect(text: &str, expected: &[(&str, &str, &str, &str)]) {
     let found = findings(text);
     let lines: Vec<&str> = text.split('\n').collect();
-    let shown = found.iter().map(|finding| format!("{} [{}]", finding, finding.key)).collect::<Vec<_>>().join("\n");
+    let shown =
+        found.iter().map(|finding| format!("{} [{}]", finding, finding.key)).collect::<Vec<_>>().join("\n");
     assert_eq!(found.len(), expected.len(), "findings:\n{shown}");
     for (finding, (severity, at, key, said)) in found.iter().zip(expected) {
         let place = finding.place.as_ref().expect("findings in a file have places");

@@ -95,7 +95,10 @@ impl Readable for Device {
             return content("which is no DPDK device", right);
         }
         if text.contains(char::is_whitespace) {
-            return content("which holds a blank", "write driver and arguments with commas alone between them");
+            return content(
+                "which holds a blank",
+                "write driver and arguments with commas alone between them",
+            );
         }
         if let Some(interface) = device_argument(&text, "iface").filter(|name| name.len() > 15) {
             let wrong = format!("whose interface name is {} characters long", interface.len());
@@ -288,7 +291,10 @@ impl Readable for SocketAddrV4 {
     fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
         let text = text(value)?;
         let Some((address, port)) = text.rsplit_once(':').filter(|_| !text.contains('[')) else {
-            return content("with no port", "write an IPv4 address, a colon and a port, as in \"172.30.76.7:8080\"");
+            return content(
+                "with no port",
+                "write an IPv4 address, a colon and a port, as in \"172.30.76.7:8080\"",
+            );
         };
         let address = host_address(address)?;
         match port.parse() {
@@ -436,7 +442,9 @@ mod tests {
         bridge("\"172.30.76.1/x\"", "write a length from 1 to 32");
         bridge("\"x/24\"", "which is no IPv4 address");
         let text = |value: &str| {
-            format!("[[ports]]\nname = \"a\"\nrole = \"underlay\"\nmac = \"02:00:00:00:00:01\"\naddress = \"{value}\"\n")
+            format!(
+                "[[ports]]\nname = \"a\"\nrole = \"underlay\"\nmac = \"02:00:00:00:00:01\"\naddress = \"{value}\"\n"
+            )
         };
         expect(&text("10.0.0.0/31"), &[]);
         assert_eq!(parsed(&text("10.0.0.9/30")).ports[0].prefix, "10.0.0.8/30".parse().ok());
@@ -464,18 +472,33 @@ mod tests {
         backend("\"172.30.76.7:65536\"", "whose port is none");
         backend("\"[::1]:80\"", "write an IPv4 address, a colon and a port");
         backend("\"127.0.0.1:80\"", "a loopback address");
-        one("listen = \"127.0.0.1:9106\"", "listen", "\"localhost:9106\"", "metrics.listen", "write an IP address");
+        one(
+            "listen = \"127.0.0.1:9106\"",
+            "listen",
+            "\"localhost:9106\"",
+            "metrics.listen",
+            "write an IP address",
+        );
     }
 
     #[test]
     fn ranges_of_ports_have_two_ends() {
         let range = |value: &str, said: &str| {
-            one("node_port_range = \"30000-32767\"", "node_port_range", value, "services.node_port_range", said);
+            one(
+                "node_port_range = \"30000-32767\"",
+                "node_port_range",
+                value,
+                "services.node_port_range",
+                said,
+            );
         };
         range("\"30000\"", "which is no range of ports");
         range("\"0-32767\"", "which is no range of ports");
         range("\"32767-30000\"", "write the smaller one first: \"30000-32767\"");
-        range("[30000, 32767]", "`node_port_range` is an array; write a string with the first and the last port");
+        range(
+            "[30000, 32767]",
+            "`node_port_range` is an array; write a string with the first and the last port",
+        );
     }
 
     #[test]
@@ -495,7 +518,13 @@ mod tests {
             one("name = \"business-manager\"", "name", &value, "service[0].name", "which is no DNS label");
         }
         one("name = \"node-1\"", "name", "\"a\\tb\"", "node.name", "holds a control character");
-        one("socket = \"/run/pollgate/control.sock\"", "socket", "\"control.sock\"", "control.socket", "write the full path");
+        one(
+            "socket = \"/run/pollgate/control.sock\"",
+            "socket",
+            "\"control.sock\"",
+            "control.socket",
+            "write the full path",
+        );
     }
 
     #[test]
@@ -507,7 +536,11 @@ mod tests {
         device("\"01:00.0\"", "write the PCI domain too: \"0000:01:00.0\"");
         device("\"net_tap1, iface=pg-bm1\"", "which holds a blank");
         device("\"net_tap1,iface=business-manager-1\"", "whose interface name is 18 characters long; use 15");
-        assert!(is_pci_address("0000:af:1f.7") && !is_pci_address("0000:01:00.8") && !is_pci_address("0000.01:00:0"));
+        assert!(
+            is_pci_address("0000:af:1f.7")
+                && !is_pci_address("0000:01:00.8")
+                && !is_pci_address("0000.01:00:0")
+        );
         assert_eq!(device_argument("net_tap0,mac=x,iface=pg0", "iface"), Some("pg0"));
         assert_eq!(device_argument("net_tap0,iface", "iface"), None);
     }

@@ -11,9 +11,8 @@ use super::forwarding::Forwarding;
 use super::{own_addresses, services};
 
 pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
-    let virtual_ips: HashMap<Ipv4Addr, &Service> = (draft.services.iter())
-        .filter_map(|service| Some((service.cluster_ip?.value, service)))
-        .collect();
+    let virtual_ips: HashMap<Ipv4Addr, &Service> =
+        (draft.services.iter()).filter_map(|service| Some((service.cluster_ip?.value, service))).collect();
     let own: HashSet<Ipv4Addr> = own_addresses(draft).into_iter().map(|(address, _)| address).collect();
     let has_exception = draft.exception.is_some() || !notes.all_read(&["exception"]);
     let routes_read = notes.all_read(&["ports", "bridge", "overlay", "routes"]) && !forwarding.is_empty();
@@ -66,7 +65,11 @@ mod tests {
 
     #[test]
     fn backends_are_reached_with_one_translation() {
-        one("10.254.0.1", "error", "is the cluster IP of service default/kubernetes; name that service's backends");
+        one(
+            "10.254.0.1",
+            "error",
+            "is the cluster IP of service default/kubernetes; name that service's backends",
+        );
         one("10.254.9.9", "warning", "is in the service network 10.254.0.0/16");
     }
 
@@ -79,7 +82,8 @@ mod tests {
 
         let own = (BACKEND, "address = \"192.168.0.21:8080\"");
         expect(&changed(&[own]), &[]);
-        let text = changed(&[own, ("[exception]\ndevice = \"net_tap6,iface=pg-host\"\nrate_pps = 10000\n", "")]);
+        let text =
+            changed(&[own, ("[exception]\ndevice = \"net_tap6,iface=pg-host\"\nrate_pps = 10000\n", "")]);
         expect(&text, &[("warning", "\"192.168.0.21", key, "add `[exception]`")]);
     }
 }

@@ -17,7 +17,11 @@ pub(super) fn check(draft: &Draft, notes: &Notes) {
         let name = value.split(',').next().unwrap_or(value).to_ascii_lowercase();
         if names.insert(name.clone(), *offset).is_some() {
             let wrong = format!("device `{name}` serves two ports");
-            notes.error(*offset, wrong, "give each port a device of its own: number vdevs on, as in `net_tap1`");
+            notes.error(
+                *offset,
+                wrong,
+                "give each port a device of its own: number vdevs on, as in `net_tap1`",
+            );
         }
         if let Some(interface) = device_argument(value, "iface")
             && interfaces.insert(interface, *offset).is_some()
@@ -60,10 +64,8 @@ mod tests {
             "net_tap0,iface=pg-host",
             ("error", "\"net_tap0", "exception.device", "device `net_tap0` serves two ports"),
         );
-        let text = changed(&[
-            ("net_tap1,iface=pg-bm1", "0000:0a:00.0"),
-            ("net_tap2,iface=pg-bm2", "0000:0A:00.0"),
-        ]);
+        let text =
+            changed(&[("net_tap1,iface=pg-bm1", "0000:0a:00.0"), ("net_tap2,iface=pg-bm2", "0000:0A:00.0")]);
         expect(&text, &[("error", "\"0000:0A:00.0", "ports[2].device", "serves two ports")]);
     }
 

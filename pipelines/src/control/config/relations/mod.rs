@@ -61,7 +61,8 @@ fn own_addresses(draft: &Draft) -> Vec<(core::net::Ipv4Addr, String)> {
     let interfaces = connected(draft)
         .into_iter()
         .map(|connected| (connected.network.value.address, format!("`{}`", connected.name)));
-    let overlay = draft.overlay.iter().filter_map(|overlay| Some((overlay.address?.value, "the VTEP".to_owned())));
+    let overlay =
+        draft.overlay.iter().filter_map(|overlay| Some((overlay.address?.value, "the VTEP".to_owned())));
     let node = draft.node.addresses.iter().map(|address| (address.value, "the node".to_owned()));
     interfaces.chain(overlay).chain(node).collect()
 }

@@ -60,10 +60,9 @@ impl Names {
         }
         let bridge = draft.bridge.as_ref().and_then(|bridge| bridge.name.as_ref());
         let overlay = draft.overlay.as_ref().and_then(|overlay| overlay.name.as_ref());
-        for (name, what, interface) in [
-            (bridge, "the bridge", InterfaceName::Bridge),
-            (overlay, "the overlay", InterfaceName::Overlay),
-        ] {
+        for (name, what, interface) in
+            [(bridge, "the bridge", InterfaceName::Bridge), (overlay, "the overlay", InterfaceName::Overlay)]
+        {
             let Some(name) = name else { continue };
             take(name, what);
             names.interfaces.entry(name.value.clone()).or_insert(interface);
@@ -86,7 +85,11 @@ impl Names {
             return;
         }
         let known = self.interfaces.keys().map(String::as_str);
-        notes.error(name.offset, format!("there is no interface `{}`", name.value), suggest(&name.value, known));
+        notes.error(
+            name.offset,
+            format!("there is no interface `{}`", name.value),
+            suggest(&name.value, known),
+        );
     }
 }
 
@@ -109,7 +112,8 @@ fn resolve_underlay(draft: &mut Draft, names: &Names, notes: &Notes) {
     if let Some(InterfaceName::Underlay(place)) = names.interfaces.get(&name.value) {
         overlay.underlay_port = Some(*place);
     } else if names.complete {
-        let underlays = names.interfaces.iter().filter(|(_, what)| matches!(what, InterfaceName::Underlay(_)));
+        let underlays =
+            names.interfaces.iter().filter(|(_, what)| matches!(what, InterfaceName::Underlay(_)));
         let known = underlays.map(|(name, _)| name.as_str());
         let right = match names.interfaces.values().any(|what| matches!(what, InterfaceName::Underlay(_))) {
             true => suggest(&name.value, known),
@@ -135,7 +139,11 @@ fn resolve_fdb(entry: &mut Fdb, names: &Names, notes: &Notes) {
             "give the `port` that the station is behind",
         ),
         InterfaceName::Bridge if !entry.has_port => {
-            notes.error(entry.offset, "an entry of the bridge has no `port`", "name the pod port it is behind");
+            notes.error(
+                entry.offset,
+                "an entry of the bridge has no `port`",
+                "name the pod port it is behind",
+            );
         }
         InterfaceName::Overlay if entry.has_port => notes.error(
             entry.port.as_ref().map_or(offset, |port| port.offset),
@@ -203,7 +211,12 @@ mod tests {
         expect_one(
             "via = \"172.30.9.0\"\ninterface = \"flannel.1\"",
             "via = \"172.30.9.0\"\ninterface = \"flanel.1\"",
-            ("error", "\"flanel.1\"", "routes[1].interface", "no interface `flanel.1`; did you mean `flannel.1`?"),
+            (
+                "error",
+                "\"flanel.1\"",
+                "routes[1].interface",
+                "no interface `flanel.1`; did you mean `flannel.1`?",
+            ),
         );
         expect_one(
             "via = \"192.168.0.1\"\ninterface = \"eth0\"",

@@ -21,12 +21,14 @@ pub(super) fn check(draft: &Draft, notes: &Notes) {
 /// The gateway's own MACs with the interface that has each.
 fn own_macs(draft: &Draft) -> Vec<(Option<InterfaceName>, At<MacAddress>, &'static str)> {
     let ports = draft.ports.iter().enumerate().filter(|(_, port)| port.has_role(PortRole::Underlay));
-    let underlays = ports
-        .filter_map(|(place, port)| Some((Some(InterfaceName::Underlay(place)), port.mac?, "an underlay port")));
+    let underlays = ports.filter_map(|(place, port)| {
+        Some((Some(InterfaceName::Underlay(place)), port.mac?, "an underlay port"))
+    });
     let bridge = draft.bridge.iter();
     let bridge = bridge.filter_map(|bridge| Some((Some(InterfaceName::Bridge), bridge.mac?, "the bridge")));
     let overlay = draft.overlay.iter();
-    let overlay = overlay.filter_map(|overlay| Some((Some(InterfaceName::Overlay), overlay.mac?, "the VTEP")));
+    let overlay =
+        overlay.filter_map(|overlay| Some((Some(InterfaceName::Overlay), overlay.mac?, "the VTEP")));
     let exception = draft.exception.iter();
     let exception = exception.filter_map(|exception| Some((None, exception.mac?, "the exception port")));
     underlays.chain(bridge).chain(overlay).chain(exception).collect()
@@ -143,7 +145,9 @@ fn check_paths_into_tunnel(draft: &Draft, notes: &Notes) {
         .filter(|entry| entry.on.interface == overlay)
         .filter_map(|entry| Some(entry.mac?.value))
         .collect();
-    for mac in draft.neighbours.iter().filter(|neighbour| neighbour.on.interface == overlay).filter_map(|n| n.mac) {
+    for mac in
+        draft.neighbours.iter().filter(|neighbour| neighbour.on.interface == overlay).filter_map(|n| n.mac)
+    {
         if !stations.contains(&mac.value) {
             notes.warning(
                 mac.offset,
@@ -167,20 +171,32 @@ mod tests {
         expect_one(
             "mac = \"02:42:67:05:b5:30\"",
             "mac = \"02:00:c0:a8:00:15\"",
-            ("warning", "\"02:00:c0", "bridge.mac", "the bridge has the MAC 02:00:c0:a8:00:15, as an underlay port has"),
+            (
+                "warning",
+                "\"02:00:c0",
+                "bridge.mac",
+                "the bridge has the MAC 02:00:c0:a8:00:15, as an underlay port has",
+            ),
         );
     }
 
     #[test]
     fn neighbours_are_others_and_once() {
         let neighbour = |interface: &str, address: &str, mac: &str| {
-            with(&format!("[[neighbours]]\ninterface = \"{interface}\"\naddress = \"{address}\"\nmac = \"{mac}\""))
+            with(&format!(
+                "[[neighbours]]\ninterface = \"{interface}\"\naddress = \"{address}\"\nmac = \"{mac}\""
+            ))
         };
         let mac = "02:00:00:00:00:07";
         expect(&neighbour("eth0", "192.168.0.1", mac), &[]);
         expect(
             &neighbour("eth0", "192.168.0.21", mac),
-            &[("error", "\"192.168.0.21\"", "neighbours[3].address", "is the gateway's own address (the node)")],
+            &[(
+                "error",
+                "\"192.168.0.21\"",
+                "neighbours[3].address",
+                "is the gateway's own address (the node)",
+            )],
         );
         expect(
             &neighbour("flannel.1", "172.30.9.2", "96:8f:2d:49:c5:31"),
@@ -188,7 +204,12 @@ mod tests {
         );
         expect(
             &neighbour("eth0", "192.168.7.1", mac),
-            &[("warning", "\"192.168.7.1\"", "neighbours[3].address", "not on the network of `eth0`, 192.168.0.0/24")],
+            &[(
+                "warning",
+                "\"192.168.7.1\"",
+                "neighbours[3].address",
+                "not on the network of `eth0`, 192.168.0.0/24",
+            )],
         );
         expect(
             &neighbour("docker0", "172.30.76.8", "02:42:67:05:b5:30"),
@@ -208,7 +229,12 @@ mod tests {
         expect(&vtep("96:8f:2d:49:c5:32", "192.168.0.23"), &[]);
         expect(
             &vtep("96:8f:2d:49:c5:31", "192.168.0.23"),
-            &[("error", "\"96:8f", "fdb[1].mac", "MAC 96:8f:2d:49:c5:31 is at 192.168.0.22 and at 192.168.0.23")],
+            &[(
+                "error",
+                "\"96:8f",
+                "fdb[1].mac",
+                "MAC 96:8f:2d:49:c5:31 is at 192.168.0.22 and at 192.168.0.23",
+            )],
         );
         expect(
             &vtep("96:8f:2d:49:c5:31", "192.168.0.22"),

@@ -70,7 +70,8 @@ fn between(some: &[Named], others: &[&[Named]], notes: &Notes) {
 
 fn check_bridge_in_pod_network(bridge: &[Named], pod_network: &[Named], notes: &Notes) {
     for (bridge, network) in bridge.iter().zip(pod_network) {
-        let inside = network.prefix.contains(bridge.prefix.base()) && bridge.prefix.length() >= network.prefix.length();
+        let inside = network.prefix.contains(bridge.prefix.base())
+            && bridge.prefix.length() >= network.prefix.length();
         if !inside {
             notes.warning(
                 bridge.offset,
@@ -143,14 +144,24 @@ mod tests {
         expect_one(
             "[exception]",
             second,
-            ("error", "\"192.168.0.199/25\"", "ports[6].address", "the network of `eth1` 192.168.0.128/25 overlaps the network of `eth0` 192.168.0.0/24"),
+            (
+                "error",
+                "\"192.168.0.199/25\"",
+                "ports[6].address",
+                "the network of `eth1` 192.168.0.128/25 overlaps the network of `eth0` 192.168.0.0/24",
+            ),
         );
         let text = changed(&[("pod_network = \"172.30.0.0/16\"", "pod_network = \"0.0.0.0/0\"")]);
         expect(
             &text,
             &[
                 ("error", "\"0.0.0.0/0\"", "overlay.pod_network", "overlaps the network of `eth0`"),
-                ("error", "\"10.254.0.0/16\"", "services.service_cidrs[0]", "overlaps the pod network 0.0.0.0/0"),
+                (
+                    "error",
+                    "\"10.254.0.0/16\"",
+                    "services.service_cidrs[0]",
+                    "overlaps the pod network 0.0.0.0/0",
+                ),
             ],
         );
         expect(
@@ -161,8 +172,13 @@ mod tests {
         expect(
             &text,
             &[
+                (
+                    "error",
+                    "\"192.168.0.77\"",
+                    "overlay.address",
+                    "is in the network of `eth0` 192.168.0.0/24",
+                ),
                 ("warning", "\"192.168.0.77\"", "overlay.address", "outside the pod network"),
-                ("error", "\"192.168.0.77\"", "overlay.address", "is in the network of `eth0` 192.168.0.0/24"),
             ],
         );
     }
@@ -173,14 +189,24 @@ mod tests {
         expect(
             &text,
             &[
-                ("warning", "\"172.30.76.1/24\"", "bridge.address", "is not inside the pod network 172.30.0.0/18"),
+                (
+                    "warning",
+                    "\"172.30.76.1/24\"",
+                    "bridge.address",
+                    "is not inside the pod network 172.30.0.0/18",
+                ),
                 ("warning", "\"172.30.76.0\"", "overlay.address", "outside the pod network"),
             ],
         );
         expect_one(
             "pod_cidrs = [\"172.30.76.0/24\"]",
             "pod_cidrs = [\"172.30.76.0/24\", \"192.168.0.0/28\"]",
-            ("warning", "\"192.168.0.0/28\"", "services.pod_cidrs[1]", "hosts there answer each other past the gateway"),
+            (
+                "warning",
+                "\"192.168.0.0/28\"",
+                "services.pod_cidrs[1]",
+                "hosts there answer each other past the gateway",
+            ),
         );
         expect_one(
             "pod_cidrs = [\"172.30.76.0/24\"]",

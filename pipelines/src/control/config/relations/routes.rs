@@ -17,7 +17,10 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
     let mut seen: HashMap<Ipv4Prefix, String> = connected
         .iter()
         .map(|connected| {
-            (connected.network.value.prefix, format!("the network of `{}`, which is known by itself", connected.name))
+            (
+                connected.network.value.prefix,
+                format!("the network of `{}`, which is known by itself", connected.name),
+            )
         })
         .collect();
     let on_overlay = draft.neighbours.iter().filter(|at| at.on.interface == Some(InterfaceName::Overlay));
@@ -26,7 +29,11 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
         if let Some(At { value, offset }) = route.destination {
             match seen.get(&value) {
                 Some(other) => {
-                    notes.error(offset, format!("a route to {value} is there already: {other}"), "remove one");
+                    notes.error(
+                        offset,
+                        format!("a route to {value} is there already: {other}"),
+                        "remove one",
+                    );
                 }
                 None => {
                     seen.insert(value, "another of `[[routes]]`".to_owned());
@@ -117,11 +124,21 @@ mod tests {
     fn each_destination_is_there_once() {
         expect(
             &with_route("destination = \"172.30.9.0/24\"\ninterface = \"flannel.1\""),
-            &[("error", "\"172.30.9.0/24\"", "routes[3].destination", "there already: another of `[[routes]]`")],
+            &[(
+                "error",
+                "\"172.30.9.0/24\"",
+                "routes[3].destination",
+                "there already: another of `[[routes]]`",
+            )],
         );
         expect(
             &with_route("destination = \"192.168.0.0/24\"\ninterface = \"eth0\""),
-            &[("error", "\"192.168.0.0/24\"", "routes[3].destination", "the network of `eth0`, which is known by itself")],
+            &[(
+                "error",
+                "\"192.168.0.0/24\"",
+                "routes[3].destination",
+                "the network of `eth0`, which is known by itself",
+            )],
         );
     }
 
@@ -137,7 +154,10 @@ mod tests {
             let expected = ("error", at.as_str(), "routes[2].via", "is the gateway's own address");
             expect_one(DEFAULT_VIA, &format!("via = {at}"), expected);
         }
-        expect(&with_route("destination = \"10.9.0.0/16\"\nvia = \"172.30.76.9\"\ninterface = \"docker0\""), &[]);
+        expect(
+            &with_route("destination = \"10.9.0.0/16\"\nvia = \"172.30.76.9\"\ninterface = \"docker0\""),
+            &[],
+        );
     }
 
     #[test]
@@ -145,7 +165,12 @@ mod tests {
         expect_one(
             "via = \"172.30.9.0\"",
             "via = \"172.30.9.7\"",
-            ("warning", "\"172.30.9.7\"", "routes[1].via", "next hop 172.30.9.7 on the overlay has no neighbour entry"),
+            (
+                "warning",
+                "\"172.30.9.7\"",
+                "routes[1].via",
+                "next hop 172.30.9.7 on the overlay has no neighbour entry",
+            ),
         );
         // A neighbour that cannot be read may be the one.
         expect_one(

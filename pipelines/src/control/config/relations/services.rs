@@ -78,7 +78,11 @@ fn check_not_in_network(
             address.value, link.name, link.network.value.prefix
         );
         if link.interface == InterfaceName::Bridge {
-            notes.error(address.offset, wrong, "use an address of the service network: a pod can have this one");
+            notes.error(
+                address.offset,
+                wrong,
+                "use an address of the service network: a pod can have this one",
+            );
         } else {
             let right = "use an address of the service network: hosts there ask for this one by ARP, and nobody answers";
             notes.warning(address.offset, wrong, right);
@@ -150,7 +154,8 @@ fn check_node_ports(draft: &Draft, notes: &Notes) {
                 format!("node port {} is inside `snat_port_range` {}", port.value, range.value),
                 "move one: an answer to a masqueraded connection would be taken for the node port's",
             );
-        } else if let Some(range) = settings.node_port_range.filter(|range| !range.value.contains(port.value)) {
+        } else if let Some(range) = settings.node_port_range.filter(|range| !range.value.contains(port.value))
+        {
             notes.error(
                 port.offset,
                 format!("node port {} is outside `node_port_range` {}", port.value, range.value),
@@ -237,7 +242,12 @@ mod tests {
         expect_one(
             "node_port = 31522",
             "node_port = 30799",
-            ("error", "30799", "service[4].ports[1].node_port", "in service ingress-nginx/ingress-nginx; use another"),
+            (
+                "error",
+                "30799",
+                "service[4].ports[1].node_port",
+                "in service ingress-nginx/ingress-nginx; use another",
+            ),
         );
     }
 
@@ -270,7 +280,12 @@ mod tests {
         expect_one(
             "node_port_range =",
             "node_port_addresses = [\"192.168.0.0/24\", \"10.0.0.0/8\"]\nnode_port_range =",
-            ("warning", "\"10.0.0.0/8\"", "services.node_port_addresses[1]", "no address of the node is in 10.0.0.0/8"),
+            (
+                "warning",
+                "\"10.0.0.0/8\"",
+                "services.node_port_addresses[1]",
+                "no address of the node is in 10.0.0.0/8",
+            ),
         );
     }
 
@@ -281,7 +296,12 @@ mod tests {
         expect_one(
             "node_port_range =",
             &with("10.254.0.1"),
-            ("error", "\"10.254.0.1\"", "services.snat_address", "is the cluster IP of service default/kubernetes"),
+            (
+                "error",
+                "\"10.254.0.1\"",
+                "services.snat_address",
+                "is the cluster IP of service default/kubernetes",
+            ),
         );
         expect_one(
             "node_port_range =",

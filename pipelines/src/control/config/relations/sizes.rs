@@ -36,8 +36,11 @@ pub(super) fn check(draft: &Draft, notes: &Notes) {
     for port in draft.ports.iter().filter(|port| port.has_role(PortRole::Pod)) {
         let Some(At { value: pod, offset }) = port.mtu else { continue };
         if pod != bridge.value {
-            let consequence =
-                if pod < bridge.value { "the bridge's larger packets are lost" } else { "larger packets cannot leave the bridge" };
+            let consequence = if pod < bridge.value {
+                "the bridge's larger packets are lost"
+            } else {
+                "larger packets cannot leave the bridge"
+            };
             notes.warning(
                 offset,
                 format!("pod port `mtu` {pod} is not the bridge's {}", bridge.value),
@@ -56,7 +59,8 @@ mod tests {
     #[test]
     fn the_tunnel_fits_the_underlay() {
         let text = changed(&[(OVERLAY, "mtu = 1451\npod_network")]);
-        let said = "overlay `mtu` 1451 and the tunnel's 50 bytes do not fit the underlay port's 1500; use 1450";
+        let said =
+            "overlay `mtu` 1451 and the tunnel's 50 bytes do not fit the underlay port's 1500; use 1450";
         expect(&text, &[("error", "1451", "overlay.mtu", said)]);
         let text = changed(&[(OVERLAY, "pod_network"), ("mtu = 1500", "mtu = 1480")]);
         expect(&text, &[("error", "[overlay]", "overlay", "use 1430 at the most")]);
@@ -65,12 +69,20 @@ mod tests {
     #[test]
     fn packets_of_pods_fit_the_tunnel_and_the_bridge() {
         let text = changed(&[(OVERLAY, "mtu = 1400\npod_network")]);
-        expect(&text, &[("warning", "1450", "bridge.mtu", "bridge `mtu` 1450 is above the overlay's 1400; use 1400")]);
+        expect(
+            &text,
+            &[("warning", "1450", "bridge.mtu", "bridge `mtu` 1450 is above the overlay's 1400; use 1400")],
+        );
         let first_pod = "pg-bm1\"\nmtu = 1450";
         expect_one(
             first_pod,
             "pg-bm1\"\nmtu = 1500",
-            ("warning", "1500", "ports[1].mtu", "is not the bridge's 1450; use 1450 (the default): larger packets cannot"),
+            (
+                "warning",
+                "1500",
+                "ports[1].mtu",
+                "is not the bridge's 1450; use 1450 (the default): larger packets cannot",
+            ),
         );
         expect_one(
             first_pod,

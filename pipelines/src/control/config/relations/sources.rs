@@ -18,9 +18,11 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
         });
         let covered: Vec<String> = covered.map(|destination| destination.value.to_string()).collect();
         let what = match covered.as_slice() {
-            [] if networks_read && forwarding.interface(cidr.value) == overlay => "is routed to other VTEPs".to_owned(),
+            [] if networks_read && forwarding.interface(cidr.value) == overlay => {
+                "is routed to other VTEPs".to_owned()
+            }
             [] => continue,
-            [few @ ..] if few.len() <= 4 => format!("covers {}, routed to other VTEPs", few.join(", ")),
+            few if few.len() <= 4 => format!("covers {}, routed to other VTEPs", few.join(", ")),
             [first, rest @ ..] => {
                 format!("covers {first} and {} more prefixes, routed to other VTEPs", rest.len())
             }
@@ -44,17 +46,16 @@ mod tests {
     fn one(cidr: &str, said: &str) {
         let at = format!("\"{cidr}\"");
         let to = format!("pod_cidrs = [{at}]");
-        expect_one(
-            "pod_cidrs = [\"172.30.76.0/24\"]",
-            &to,
-            ("warning", &at, "services.pod_cidrs[0]", said),
-        );
+        expect_one("pod_cidrs = [\"172.30.76.0/24\"]", &to, ("warning", &at, "services.pod_cidrs[0]", said));
     }
 
     #[test]
     fn pods_of_other_nodes_are_masqueraded() {
         one("172.30.0.0/16", "covers 172.30.0.0/16, 172.30.9.0/24, routed to other VTEPs");
-        one("172.30.9.0/24", "covers 172.30.9.0/24, routed to other VTEPs; name this node's own pods alone (172.30.76.0/24 here)");
+        one(
+            "172.30.9.0/24",
+            "covers 172.30.9.0/24, routed to other VTEPs; name this node's own pods alone (172.30.76.0/24 here)",
+        );
         one("172.30.9.128/25", "is routed to other VTEPs");
         one("172.30.77.0/24", "is routed to other VTEPs");
         // Half of this node's own pods are its own.

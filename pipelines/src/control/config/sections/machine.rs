@@ -67,7 +67,11 @@ pub(super) fn workers(table: &Table<'_>) -> Workers {
     if let Some(At { value, offset }) = queue_descriptors.filter(|count| !count.value.is_power_of_two()) {
         let next = value.next_power_of_two();
         let wrong = format!("`queue_descriptors` is {value}, which is no power of two");
-        table.notes().error(offset, wrong, format!("devices want powers of two: write {next} or {}", next / 2));
+        table.notes().error(
+            offset,
+            wrong,
+            format!("devices want powers of two: write {next} or {}", next / 2),
+        );
     }
     let rest = || {
         Some(model::Workers {
@@ -109,7 +113,8 @@ pub(super) fn metrics(table: &Table<'_>) -> Option<model::Metrics> {
 pub(super) fn exception(table: &Table<'_>) -> Exception {
     let device =
         table.required::<Device>("device", "\"net_tap9,iface=pg-host\"").map(|at| at.map(|device| device.0));
-    if let Some(At { value, offset }) = device.as_ref().filter(|device| !device.value.starts_with("net_tap")) {
+    if let Some(At { value, offset }) = device.as_ref().filter(|device| !device.value.starts_with("net_tap"))
+    {
         table.notes().warning(
             *offset,
             format!("the way to the host is `{value}`, which is no TAP interface"),

@@ -43,7 +43,12 @@ mod tests {
         expect_one(
             "iface=pg-bm1\"",
             "iface=pg-bm1\"\nmac = \"02:00:00:00:00:09\"",
-            ("error", "\"02:00", "ports[1].mac", "a pod port has a `mac`; a pod port has none of its own: remove it"),
+            (
+                "error",
+                "\"02:00",
+                "ports[1].mac",
+                "a pod port has a `mac`; a pod port has none of its own: remove it",
+            ),
         );
         expect_one(
             "iface=pg-bm1\"",
@@ -110,7 +115,12 @@ mod tests {
         expect_one(
             "snat_port_range = \"32768-60999\"",
             "snat_port_range = \"32767-60999\"",
-            ("error", "\"32767", "services.snat_port_range", "30000-32767 and `snat_port_range` 32767-60999 overlap"),
+            (
+                "error",
+                "\"32767",
+                "services.snat_port_range",
+                "30000-32767 and `snat_port_range` 32767-60999 overlap",
+            ),
         );
         let text = "[services]\nnode_port_range = \"40000-41000\"\n";
         expect(text, &[("error", "\"40000", "services.node_port_range", "overlap")]);
@@ -126,7 +136,12 @@ mod tests {
         expect_one(
             "name = \"dns\"\n",
             "",
-            ("error", "[[service.ports]]", "service[3].ports[0]", "several ports, and this one has no `name`"),
+            (
+                "error",
+                "[[service.ports]]",
+                "service[3].ports[0]",
+                "several ports, and this one has no `name`",
+            ),
         );
         expect_one(
             "name = \"dns-tcp\"",
@@ -141,7 +156,12 @@ mod tests {
         expect_one(
             "backends = [] # none: refused with ICMP port unreachable\n",
             "",
-            ("error", "[[service.ports]]", "service[3].ports[0].backends", "with `[]` connections are refused"),
+            (
+                "error",
+                "[[service.ports]]",
+                "service[3].ports[0].backends",
+                "with `[]` connections are refused",
+            ),
         );
     }
 
@@ -151,7 +171,12 @@ mod tests {
         expect_one(
             backend,
             &format!("{backend}, {backend}"),
-            ("error", "\"172", "service[4].ports[0].backends[1].address", "keep one, with the sum of their weights"),
+            (
+                "error",
+                "\"172",
+                "service[4].ports[0].backends[1].address",
+                "keep one, with the sum of their weights",
+            ),
         );
         expect_one(
             backend,

@@ -49,10 +49,16 @@ pub(super) fn port(table: &Table<'_>) -> Port {
     };
     if port.has_role(PortRole::Underlay) {
         if !table.has("mac") {
-            table.missing("mac", "an underlay port needs its own: add it, as in `mac = \"02:00:c0:a8:00:15\"`");
+            table.missing(
+                "mac",
+                "an underlay port needs its own: add it, as in `mac = \"02:00:c0:a8:00:15\"`",
+            );
         }
         if !table.has("address") {
-            table.missing("address", "an underlay port needs one: add it, as in `address = \"192.168.0.21/24\"`");
+            table.missing(
+                "address",
+                "an underlay port needs one: add it, as in `address = \"192.168.0.21/24\"`",
+            );
         }
     }
     if port.has_role(PortRole::Pod) {

@@ -94,18 +94,17 @@ fn check_port_names(table: &Table<'_>, ports: &[ServicePort]) {
     let mut seen = HashSet::new();
     for port in ports {
         match &port.name {
-            Some(name) => {
-                if !seen.insert(&name.value) {
-                    let wrong = format!("the service has two ports named \"{}\"", name.value);
-                    table.notes().error(name.offset, wrong, "give each a name of its own");
-                }
-            }
+            Some(name) if !seen.insert(&name.value) => table.notes().error(
+                name.offset,
+                format!("the service has two ports named \"{}\"", name.value),
+                "give each a name of its own",
+            ),
             None if ports.len() > 1 && !port.has_name => table.notes().error(
                 port.offset,
                 "the service has several ports, and this one has no `name`",
                 "give it one, as in `name = \"http\"`",
             ),
-            None => {}
+            _ => {}
         }
     }
 }
