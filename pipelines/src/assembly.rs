@@ -81,7 +81,8 @@ pub fn assemble(
     let (mut event_senders, event_receivers): (Vec<_>, Vec<_>) =
         (1..count).map(|_| ring::<Event>(EVENT_RING)).unzip();
     event_senders.reverse();
-    let mut machine = Some((NeighbourMachine::new(Arc::clone(&neighbours), Arc::clone(&stations)), event_receivers));
+    let mut machine =
+        Some((NeighbourMachine::new(Arc::clone(&neighbours), Arc::clone(&stations)), event_receivers));
     let random = Random::new(seed);
     let (mut workers, mut handles) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for ((index, input), tables) in inputs.into_iter().enumerate().zip(readers) {

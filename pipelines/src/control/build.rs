@@ -46,7 +46,8 @@ impl Builder {
         let interfaces = interfaces(configuration, &numbering, &self.facts);
         let services = self.services(configuration);
         let slot_count = self.slots.len();
-        let grown: Vec<SlotCounters> = self.counters.iter().map(|counters| counters.grown(slot_count)).collect();
+        let grown: Vec<SlotCounters> =
+            self.counters.iter().map(|counters| counters.grown(slot_count)).collect();
         debug_assert_eq!(grown.len(), self.worker_count);
         self.counters = Arc::new(grown);
         self.generation += 1;
@@ -179,7 +180,9 @@ fn interfaces(configuration: &Configuration, numbering: &Numbering, facts: &Host
     if let Some(overlay) = &configuration.overlay {
         interfaces.push(Interface {
             name: overlay.name.clone(),
-            kind: InterfaceKind::Overlay { underlay: numbering.number(InterfaceName::Underlay(overlay.underlay)) },
+            kind: InterfaceKind::Overlay {
+                underlay: numbering.number(InterfaceName::Underlay(overlay.underlay)),
+            },
             mac: overlay.mac,
             address: overlay.address.into(),
             mtu: overlay.mtu,
@@ -260,7 +263,8 @@ fn routes(configuration: &Configuration, numbering: &Numbering) -> Vec<Route> {
     for (index, port) in configuration.ports.iter().enumerate() {
         routes.extend(port.prefix.map(|prefix| connected(prefix, InterfaceName::Underlay(index))));
     }
-    routes.extend(configuration.bridge.as_ref().map(|bridge| connected(bridge.prefix, InterfaceName::Bridge)));
+    routes
+        .extend(configuration.bridge.as_ref().map(|bridge| connected(bridge.prefix, InterfaceName::Bridge)));
     routes.extend(configuration.routes.iter().map(|route| Route {
         prefix: route.destination,
         via: route.via.map(u32::from),
@@ -286,10 +290,12 @@ pub fn node_port_addresses(configuration: &Configuration) -> Vec<u32> {
     let settings = &configuration.service_settings;
     let node = &configuration.node;
     if settings.node_port_addresses.is_empty() {
-        let primary = if node.primary_addresses.is_empty() { &node.addresses } else { &node.primary_addresses };
+        let primary =
+            if node.primary_addresses.is_empty() { &node.addresses } else { &node.primary_addresses };
         return primary.iter().copied().map(u32::from).collect();
     }
-    let selected = |address: &u32| settings.node_port_addresses.iter().any(|prefix| prefix.contains(*address));
+    let selected =
+        |address: &u32| settings.node_port_addresses.iter().any(|prefix| prefix.contains(*address));
     node.addresses.iter().copied().map(u32::from).filter(selected).collect()
 }
 
