@@ -1,0 +1,206 @@
+//! Huge or ordinary pages: decided before EAL starts, because a process can start it only once.
+//!
+//! Without hugepages DPDK takes memory of a size fixed at start, and no buffer may cross a page, so each costs a whole
+//! page of 4 KiB. With hugepages buffers lie side by side and the translation cache reaches far more of them.
+
+use crate::host::FreeHugepages;
+use crate::packet::{BUFFER_SIZE, PRIVATE_SIZE, PacketHeader};
+
+/// Which memory DPDK is to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryChoice {
+    /// Hugepages if enough are free, else ordinary pages.
+    #[default]
+    Auto,
+    /// Hugepages or an error.
+    Huge,
+    /// Ordinary pages.
+    None,
+}
+
+/// Why there is not the memory that is needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Hugepages were asked for.
+    #[error(
+        "{need_mib} MiB of hugepages are needed and {free_mib} MiB are free: reserve them with \
+         `sysctl -w vm.nr_hugepages={pages}`, or configure fewer buffers, or let memory be `auto`"
+    )]
+    TooFewHugepages {
+        /// Needed, in MiB.
+        need_mib: u64,
+        /// Free, in MiB.
+        free_mib: u64,
+        /// Pages of 2 MiB to reserve.
+        pages: u64,
+    },
+    /// Devices that reach memory by themselves.
+    #[error(
+        "PCI devices need hugepages, {need_mib} MiB of them, and {free_mib} MiB are free: reserve them with \
+         `sysctl -w vm.nr_hugepages={pages}`"
+    )]
+    PciNeedsHugepages {
+        /// Needed, in MiB.
+        need_mib: u64,
+        /// Free, in MiB.
+        free_mib: u64,
+        /// Pages of 2 MiB to reserve.
+        pages: u64,
+    },
+    /// Neither.
+    #[error(
+        "{need_mib} MiB of memory are needed for {buffer_count} buffers without hugepages (4 KiB each) and \
+         {available_mib} MiB are available: configure fewer buffers, or reserve hugepages (2.5 KiB each)"
+    )]
+    TooLittleMemory {
+        /// Needed, in MiB.
+        need_mib: u64,
+        /// Available, in MiB.
+        available_mib: u64,
+        /// Buffers that were asked for.
+        buffer_count: u32,
+    },
+}
+
+/// What was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Whether hugepages are used.
+    pub hugepages: bool,
+    /// Memory that is needed, in MiB.
+    pub need_mib: u64,
+    /// The decision and its cost, for people.
+    pub line: String,
+}
+
+/// What the decision depends on.
+pub(crate) struct MemoryQuestion<'a> {
+    pub(crate) choice: MemoryChoice,
+    pub(crate) buffer_count: u32,
+    pub(crate) pci: bool,
+    pub(crate) free: &'a [FreeHugepages],
+    pub(crate) available_kib: Option<u64>,
+}
+
+/// What DPDK and its drivers take besides buffers: EAL's tables, rings of pools, caches of threads, queues.
+const BASE_MIB: u64 = 48;
+/// A buffer and the header that a mempool puts in front, rounded up by the padding that spreads buffers over memory
+/// channels.
+const HUGE_BUFFER_BYTES: u64 =
+    64 * 3 + size_of::<PacketHeader>() as u64 + PRIVATE_SIZE as u64 + BUFFER_SIZE as u64;
+/// A page, since a buffer is larger than half of one, and its place in the pool's ring (at most two pointers).
+const ORDINARY_BUFFER_BYTES: u64 = 4096 + 16;
+const MIB: u64 = 1024 * 1024;
+
+pub(crate) fn plan(question: &MemoryQuestion<'_>) -> Result<MemoryPlan, MemoryError> {
+    let need_huge_mib = need_mib(question.buffer_count, HUGE_BUFFER_BYTES);
+    let free_mib = question.free.iter().map(|pages| pages.page_kib * pages.count / 1024).sum::<u64>();
+    let pages = need_huge_mib.div_ceil(2);
+    match question.choice {
+        MemoryChoice::Auto | MemoryChoice::Huge if free_mib >= need_huge_mib => {
+            Ok(huge_plan(question, need_huge_mib, free_mib))
+        }
+        MemoryChoice::Huge => Err(MemoryError::TooFewHugepages { need_mib: need_huge_mib, free_mib, pages }),
+        MemoryChoice::Auto if question.pci => {
+            Err(MemoryError::PciNeedsHugepages { need_mib: need_huge_mib, free_mib, pages })
+        }
+        MemoryChoice::Auto | MemoryChoice::None => ordinary_plan(question, need_huge_mib, free_mib),
+    }
+}
+
+fn need_mib(buffer_count: u32, buffer_bytes: u64) -> u64 {
+    BASE_MIB + (u64::from(buffer_count) * buffer_bytes).div_ceil(MIB)
+}
+
+fn huge_plan(question: &MemoryQuestion<'_>, need_mib: u64, free_mib: u64) -> MemoryPlan {
+    let mut line = format!(
+        "memory: hugepages, about {need_mib} of {free_mib} MiB free, for {} buffers at 2.5 KiB each",
+        question.buffer_count
+    );
+    let mut nodes: Vec<_> = question.free.iter().filter_map(|pages| pages.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let free_on = |node| {
+        let here = question.free.iter().filter(|pages| pages.node == Some(node));
+        here.map(|pages| pages.page_kib * pages.count / 1024).sum::<u64>()
+    };
+    if nodes.len() > 1 && nodes.iter().all(|node| free_on(*node) < need_mib) {
+        line += "; no NUMA node alone has them, so some packets cross nodes";
+    }
+    MemoryPlan { hugepages: true, need_mib, line }
+}
+
+fn ordinary_plan(
+    question: &MemoryQuestion<'_>,
+    need_huge_mib: u64,
+    free_mib: u64,
+) -> Result<MemoryPlan, MemoryError> {
+    let buffer_count = question.buffer_count;
+    let need_mib = need_mib(buffer_count, ORDINARY_BUFFER_BYTES);
+    if let Some(available_mib) = question.available_kib.map(|kib| kib / 1024).filter(|mib| *mib < need_mib) {
+        return Err(MemoryError::TooLittleMemory { need_mib, available_mib, buffer_count });
+    }
+    let reason = match question.choice {
+        MemoryChoice::None => "as configured".to_owned(),
+        _ => format!("since {free_mib} MiB of hugepages are free and {need_huge_mib} needed"),
+    };
+    let line = format!(
+        "memory: ordinary pages, {need_mib} MiB for {buffer_count} buffers at 4 KiB each, {reason}; hugepages \
+         would take {need_huge_mib} MiB and miss the translation cache less: sysctl -w vm.nr_hugepages={}",
+        need_huge_mib.div_ceil(2)
+    );
+    Ok(MemoryPlan { hugepages: false, need_mib, line })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFERS: u32 = 65_536;
+
+    fn decide(choice: MemoryChoice, pci: bool, free: &[(u32, u64)]) -> Result<MemoryPlan, MemoryError> {
+        let free: Vec<_> = free
+            .iter()
+            .map(|(node, count)| FreeHugepages { node: Some(*node), page_kib: 2048, count: *count })
+            .collect();
+        let available_kib = Some(600 * 1024);
+        plan(&MemoryQuestion { choice, buffer_count: BUFFERS, pci, free: &free, available_kib })
+    }
+
+    #[test]
+    fn auto_takes_hugepages_exactly_when_they_suffice() {
+        let plenty = decide(MemoryChoice::Auto, false, &[(0, 200)]).unwrap();
+        assert!(plenty.hugepages);
+        let pages = plenty.need_mib.div_ceil(2);
+        assert!(decide(MemoryChoice::Auto, false, &[(0, pages)]).unwrap().hugepages);
+        let short = decide(MemoryChoice::Auto, false, &[(0, pages - 1)]).unwrap();
+        assert!(!short.hugepages);
+        assert!(short.line.contains(&format!("vm.nr_hugepages={pages}")), "{}", short.line);
+        assert!(short.need_mib > 256 && short.need_mib < 400, "{}", short.need_mib);
+    }
+
+    #[test]
+    fn what_was_asked_for_and_is_not_there_is_an_error() {
+        let few = decide(MemoryChoice::Huge, false, &[(0, 3)]);
+        assert!(matches!(few, Err(MemoryError::TooFewHugepages { free_mib: 6, .. })), "{few:?}");
+        let pci = decide(MemoryChoice::Auto, true, &[]);
+        assert!(matches!(pci, Err(MemoryError::PciNeedsHugepages { free_mib: 0, .. })), "{pci:?}");
+        assert!(!decide(MemoryChoice::None, true, &[(0, 500)]).unwrap().hugepages);
+        let question = MemoryQuestion {
+            choice: MemoryChoice::None,
+            buffer_count: BUFFERS,
+            pci: false,
+            free: &[],
+            available_kib: Some(102_400),
+        };
+        assert!(matches!(plan(&question), Err(MemoryError::TooLittleMemory { available_mib: 100, .. })));
+    }
+
+    #[test]
+    fn pages_spread_over_nodes_are_said() {
+        let spread = decide(MemoryChoice::Auto, false, &[(0, 90), (1, 90)]).unwrap();
+        assert!(spread.hugepages && spread.line.contains("no NUMA node alone"), "{}", spread.line);
+        let whole = decide(MemoryChoice::Auto, false, &[(0, 200), (1, 90)]).unwrap();
+        assert!(!whole.line.contains("NUMA"), "{}", whole.line);
+    }
+}
