@@ -62,7 +62,10 @@ pub enum EalError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// DPDK refused.
-    #[error("DPDK did not start: {reason}. Its own message is above; it was given: {arguments}")]
+    #[error(
+        "DPDK did not start: {reason}. Its own message is above. A virtual device's name must begin with that of an \
+         installed driver (packages librte-net-*). It was given: {arguments}"
+    )]
     Refused {
         /// The text of its error number.
         reason: String,
@@ -95,7 +98,7 @@ impl Eal {
     /// Real-time signals stay masked in the calling thread: net_tap raises one for each arrival, which nobody needs
     /// since ports are polled, and a thread that took them would be interrupted with each packet.
     ///
-    /// A virtual device that cannot be made is no error here; opening its port is.
+    /// A device that cannot be made is no error here, unless its driver is unknown; opening its port is.
     pub fn start(configuration: &EalConfiguration) -> Result<Self, EalError> {
         let available = available_cores();
         check(configuration, &available)?;
