@@ -25,10 +25,17 @@ fn build_shim() -> Result<(), String> {
         .atleast_version(OLDEST_DPDK)
         .cargo_metadata(false)
         .probe("libdpdk")
-        .map_err(|error| error.to_string().replace('\n', " "))?;
+        .map_err(|error| one_line(&error.to_string()))?;
 
     let mut build = cc::Build::new();
-    build.file("src/dpdk/shim.c").std("gnu11").define("_GNU_SOURCE", None).opt_level(3).extra_warnings(true);
+    build
+        .file("src/dpdk/shim.c")
+        .std("gnu11")
+        .define("_GNU_SOURCE", None)
+        .opt_level(3)
+        .extra_warnings(true)
+        .flag("-Werror=implicit-function-declaration")
+        .flag("-Werror=int-conversion");
     let flags = compiler_flags()?;
     let mut words = flags.split_whitespace();
     while let Some(word) = words.next() {
@@ -63,7 +70,12 @@ fn compiler_flags() -> Result<String, String> {
         .output()
         .map_err(|error| format!("cannot run pkg-config: {error}"))?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).replace('\n', " "));
+        return Err(one_line(&String::from_utf8_lossy(&output.stderr)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Cargo's messages are lines.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

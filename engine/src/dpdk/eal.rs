@@ -6,7 +6,7 @@ use std::ffi::{CString, NulError};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::dpdk::memory::{MemoryChoice, MemoryError, MemoryPlan, MemoryQuestion, plan};
+use crate::dpdk::memory::{MemoryChoice, MemoryError, MemoryPlan, MemoryQuestion, PageNeed, plan};
 use crate::dpdk::shim;
 use crate::host::{available_cores, available_memory_kib, free_hugepages, set_affinity};
 use crate::port::device::DeviceKind;
@@ -105,7 +105,7 @@ impl Eal {
         let memory = plan(&MemoryQuestion {
             choice: configuration.memory,
             buffer_count: configuration.buffer_count,
-            pci: configuration.devices.iter().any(|device| matches!(device, DeviceKind::Pci { .. })),
+            pages: page_need(configuration),
             free: &free_hugepages(),
             available_kib: available_memory_kib(),
         })?;
@@ -155,6 +155,19 @@ fn check(configuration: &EalConfiguration, available: &[usize]) -> Result<(), Ea
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(EalError::DuplicateDevice(pair[0].into())),
         None => Ok(()),
+    }
+}
+
+/// What the most demanding device needs. One of AF_XDP may also hide in the arguments that are passed on.
+fn page_need(configuration: &EalConfiguration) -> PageNeed {
+    let any = |matches: fn(&DeviceKind) -> bool| configuration.devices.iter().any(matches);
+    let hidden = configuration.extra_arguments.iter().any(|argument| argument.contains("net_af_xdp"));
+    if any(|device| matches!(device, DeviceKind::Pci { .. })) {
+        PageNeed::Device
+    } else if hidden || any(|device| device.port_name().starts_with("net_af_xdp")) {
+        PageNeed::Whole
+    } else {
+        PageNeed::Any
     }
 }
 
@@ -252,7 +265,7 @@ mod tests {
             extra_arguments: vec!["--trace=all".into()],
             ..EalConfiguration::default()
         };
-        let memory = MemoryPlan { hugepages, need_mib: 77, line: String::new() };
+        let memory = MemoryPlan { hugepages, dense: false, need_mib: 77, line: String::new() };
         arguments(&configuration, &[0, 3], &memory).join(" ")
     }
 
@@ -267,6 +280,21 @@ mod tests {
             words(&["01:00.0"], true),
             "pollgate --lcores=0@(0,3) --log-level=*:warning --no-telemetry --in-memory -a 0000:01:00.0 --trace=all"
         );
+    }
+
+    #[test]
+    fn devices_say_how_buffers_may_lie() {
+        let need = |devices: &[&str], extra: &[&str]| {
+            page_need(&EalConfiguration {
+                devices: devices.iter().map(|device| classify_device(device).unwrap()).collect(),
+                extra_arguments: extra.iter().map(|&argument| argument.into()).collect(),
+                ..EalConfiguration::default()
+            })
+        };
+        assert_eq!(need(&["net_tap0", "net_null0"], &["--log-level=debug"]), PageNeed::Any);
+        assert_eq!(need(&["net_tap0", "net_af_xdp0,iface=eth0"], &[]), PageNeed::Whole);
+        assert_eq!(need(&[], &["--vdev=net_af_xdp0,iface=eth0"]), PageNeed::Whole);
+        assert_eq!(need(&["net_af_xdp0,iface=eth0", "01:00.0"], &[]), PageNeed::Device);
     }
 
     #[test]

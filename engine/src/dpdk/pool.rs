@@ -68,7 +68,7 @@ const NAME_MAX: usize = 25;
 impl DpdkPool {
     /// A pool of `count` buffers, on a NUMA node or wherever there is memory. Threads may each keep up to 384 free
     /// buffers in their caches, which others then do not find: count them in.
-    pub fn create(_eal: &Eal, name: &str, count: u32, numa_node: Option<u32>) -> Result<Self, PoolError> {
+    pub fn create(eal: &Eal, name: &str, count: u32, numa_node: Option<u32>) -> Result<Self, PoolError> {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         let c_name = CString::new(name).ok().filter(|_| plain && !name.is_empty() && name.len() <= NAME_MAX);
         let Some(c_name) = c_name else { return Err(PoolError::Name(name.into())) };
@@ -84,6 +84,7 @@ impl DpdkPool {
             socket: numa_node.and_then(|node| i32::try_from(node).ok()).unwrap_or(ANY_SOCKET),
             private_size: PRIVATE_SIZE,
             buffer_size: BUFFER_SIZE,
+            dense: u8::from(eal.memory().dense),
             private_line: (&raw const line).cast::<c_void>(),
         };
         let mut error: c_int = 0;

@@ -15,6 +15,7 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -42,6 +43,7 @@ struct pollgate_pool_setup {
 	int32_t socket;
 	uint16_t private_size;
 	uint16_t buffer_size;
+	uint8_t dense;
 	const void *private_line;
 };
 
@@ -119,17 +121,40 @@ static void write_private_line(struct rte_mempool *pool, void *line, void *objec
 	memcpy(rte_mbuf_to_priv(object), line, rte_pktmbuf_priv_size(pool));
 }
 
+static int fill_pool(struct rte_mempool *pool, const struct pollgate_pool_setup *setup)
+{
+	struct rte_pktmbuf_pool_private sizes;
+	int result;
+
+	memset(&sizes, 0, sizeof(sizes));
+	sizes.mbuf_data_room_size = setup->buffer_size;
+	sizes.mbuf_priv_size = setup->private_size;
+	result = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (result != 0)
+		return result;
+	rte_pktmbuf_pool_init(pool, &sizes);
+	result = rte_mempool_populate_default(pool);
+	if (result < 0)
+		return result;
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	rte_mempool_obj_iter(pool, write_private_line, (void *)(uintptr_t)setup->private_line);
+	return 0;
+}
+
+/* As rte_pktmbuf_pool_create, which takes no flags. A dense pool lets buffers cross pages. */
 struct rte_mempool *pollgate_pool_create(const char *name, const struct pollgate_pool_setup *setup, int *error)
 {
-	struct rte_mempool *pool = rte_pktmbuf_pool_create(name, setup->count, setup->cache_size, setup->private_size,
-							   setup->buffer_size, setup->socket);
-	if (pool == NULL) {
-		*error = negative_errno();
-		return NULL;
-	}
-	*error = 0;
-	rte_mempool_obj_iter(pool, write_private_line, (void *)(uintptr_t)setup->private_line);
-	return pool;
+	unsigned int size = sizeof(struct rte_mbuf) + setup->private_size + setup->buffer_size;
+	unsigned int flags = setup->dense ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0;
+	struct rte_mempool *pool =
+		rte_mempool_create_empty(name, setup->count, size, setup->cache_size,
+					 sizeof(struct rte_pktmbuf_pool_private), setup->socket, flags);
+
+	*error = pool != NULL ? fill_pool(pool, setup) : negative_errno();
+	if (*error == 0)
+		return pool;
+	rte_mempool_free(pool);
+	return NULL;
 }
 
 uint32_t pollgate_pool_in_use(const struct rte_mempool *pool)

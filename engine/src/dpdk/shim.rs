@@ -39,6 +39,7 @@ pub(crate) struct PoolSetup {
     pub(crate) socket: i32,
     pub(crate) private_size: u16,
     pub(crate) buffer_size: u16,
+    pub(crate) dense: u8,
     pub(crate) private_line: *const c_void,
 }
 

@@ -44,7 +44,7 @@ fn configuration(devices: &[&str]) -> EalConfiguration {
 
 fn start(devices: &[&str]) -> DpdkPool {
     let eal = Eal::start(&configuration(devices)).unwrap();
-    assert!(!eal.memory().hugepages);
+    assert!(eal.memory().dense && !eal.memory().hugepages);
     DpdkPool::create(&eal, "packets", BUFFER_COUNT, None).unwrap()
 }
 
@@ -75,12 +75,40 @@ fn unknown_driver() {
     assert!(ThreadRegistration::new().is_err());
 }
 
+/// A line of a thread's status (proc_pid_status(5)).
+fn status(task: &Path, key: &str) -> String {
+    let text = std::fs::read_to_string(task.join("status")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+}
+
+fn blocked_signals(task: &Path) -> u64 {
+    u64::from_str_radix(&status(task, "SigBlk:"), 16).unwrap()
+}
+
+/// The caller can be ended by a signal and takes none of net_tap's; DPDK's own threads take none and keep off the
+/// workers' cores.
+fn check_threads(blocked_before: u64) {
+    let caller = Path::new("/proc/thread-self").canonicalize().unwrap();
+    let standard = (1_u64 << 31) - 1;
+    assert_eq!(blocked_signals(&caller) & standard, blocked_before & standard);
+    assert_eq!(blocked_signals(&caller) >> 33, u64::MAX >> 33, "signals 34 to 64");
+    let tasks: Vec<_> =
+        std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(tasks.len() > 1);
+    for task in tasks.iter().filter(|task| task.file_name() != caller.file_name()) {
+        assert_eq!(blocked_signals(task) >> 14 & 1, 1, "SIGTERM goes to the caller");
+        assert_eq!(status(task, "Cpus_allowed_list:"), status(&caller, "Cpus_allowed_list:"));
+    }
+}
+
 fn mistakes() {
+    let blocked_before = blocked_signals(Path::new("/proc/thread-self"));
     let cores = available_cores();
     // The second device fails, and EAL starts all the same.
     let absent = "net_pcap0,rx_pcap=/nonexistent.pcap";
     let eal = Eal::start(&configuration(&["net_null0", absent])).unwrap();
     assert_eq!(available_cores(), cores[..1], "the caller is on the control core");
+    check_threads(blocked_before);
     let second = Eal::start(&configuration(&["net_null1"]));
     assert!(matches!(second, Err(EalError::AlreadyStarted)), "{second:?}");
 
