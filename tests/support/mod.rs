@@ -1,5 +1,5 @@
 //! A gateway on ports in memory, and packets built and read by pnet: an implementation that is not ours.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part")]
 
 pub mod packets;
 
