@@ -1,5 +1,6 @@
 //! A gateway on ports in memory, and packets built and read by pnet: an implementation that is not ours.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 pub mod packets;
 

@@ -5,6 +5,7 @@ pub mod device;
 pub mod dpdk;
 pub mod memory;
 pub mod pcap;
+pub mod preloaded;
 
 use arrayvec::ArrayVec;
 

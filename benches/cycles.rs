@@ -1,0 +1,76 @@
+//! TSC cycles a packet for the whole pipeline on one core, with the port's own cost and a calibration loop beside them.
+//!
+//! `cargo bench --bench cycles -- [--quick]`
+
+mod support;
+
+use engine::clock::{MonotonicClock, Timestamp, cycles};
+use support::{Bench, Load, calibration, frames, null_worker};
+
+struct Row {
+    load: Load,
+    flows: usize,
+    services: usize,
+}
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
+    let mut rows = Vec::new();
+    for load in [Load::Dnat, Load::Masquerade, Load::Plain] {
+        for flows in [1_000, 64_000, 1_000_000] {
+            rows.push(Row { load, flows, services: 10 });
+        }
+    }
+    rows.push(Row { load: Load::Dnat, flows: 64_000, services: 5_000 });
+    for load in [Load::NewDnat, Load::NewMasquerade] {
+        rows.push(Row { load, flows: 64_000, services: 10 });
+    }
+    if quick {
+        rows.retain(|row| row.flows <= 64_000 && row.services == 10);
+    }
+    let (rounds, turns) = if quick { (3, 4_000) } else { (7, 20_000) };
+    let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0) as f64 / 1e9;
+    println!(
+        "TSC {rate:.3} GHz; cycles a packet: minimum / median / maximum of {rounds} rounds of {} packets",
+        turns * 32
+    );
+    println!(
+        "{:<16} {:>9} {:>9}  {:>24}  {:>24}  {:>22}",
+        "load", "flows", "services", "whole", "port and loop", "calibration, per step"
+    );
+    for row in rows {
+        measure(&row, rounds, turns);
+    }
+}
+
+fn measure(row: &Row, rounds: usize, turns: u64) {
+    let mut bench = Bench::new(row.load, row.flows, row.services);
+    let mut null = null_worker(frames(row.load, row.flows.min(1 << 16), row.services));
+    let (mut whole, mut port, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    let dropped = bench.outcome().1;
+    for _ in 0..rounds {
+        steps.push(calibration());
+        whole.push(bench.cycles_per_packet(turns));
+        let started = cycles();
+        for turn in 0..turns {
+            null.turn(Timestamp(turn));
+        }
+        port.push((cycles() - started) as f64 / (turns * 32) as f64);
+    }
+    assert_eq!(bench.outcome().1, dropped, "packets were dropped: the figure would be another's");
+    println!(
+        "{:<16} {:>9} {:>9}  {:>24}  {:>24}  {:>22}",
+        row.load.name(),
+        row.flows,
+        row.services,
+        triple(&mut whole, 0),
+        triple(&mut port, 0),
+        triple(&mut steps, 2)
+    );
+}
+
+fn triple(values: &mut [f64], digits: usize) -> String {
+    values.sort_by(f64::total_cmp);
+    let (first, middle, last) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+    format!("{first:.digits$} / {middle:.digits$} / {last:.digits$}")
+}
