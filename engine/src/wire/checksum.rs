@@ -15,21 +15,28 @@ pub fn fold(sum: u64) -> u16 {
 /// Ones' complement sum of `bytes` (an odd last byte is padded with zero), added to `initial`.
 #[inline]
 pub fn sum(bytes: &[u8], initial: u64) -> u64 {
-    let mut total = u128::from(initial);
+    // The sum is the same whatever the word size, since 2^16 is 1 modulo 2^16 - 1. Of 32-bit words 2^32 can be added
+    // before 64 bits overflow, so no carry needs care, and two chains keep two adders busy.
+    let (mut even, mut odd) = (u64::from(fold(initial)), 0);
     let mut chunks = bytes.chunks_exact(8);
     for chunk in &mut chunks {
-        // The sum is the same whatever the word size, since 2^16 is 1 modulo 2^16 - 1.
-        total += u128::from(u64::from_be_bytes([
-            chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
-        ]));
+        even += u64::from(u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+        odd += u64::from(u32::from_be_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]));
     }
     let mut last = [0; 8];
     let rest = chunks.remainder();
     last[..rest.len()].copy_from_slice(rest);
-    total += u128::from(u64::from_be_bytes(last));
-    let total = (total & u128::from(u64::MAX)) + (total >> 64);
-    let total = (total & u128::from(u64::MAX)) + (total >> 64);
-    u64::from(fold(total as u64))
+    even += u64::from(u32::from_be_bytes([last[0], last[1], last[2], last[3]]));
+    odd += u64::from(u32::from_be_bytes([last[4], last[5], last[6], last[7]]));
+    u64::from(fold(u64::from(fold(even)) + u64::from(fold(odd))))
+}
+
+/// Sum of an IPv4 header without options, the one case that every packet has: five loads, four additions.
+#[inline(always)]
+pub fn sum_20(bytes: &[u8; 20]) -> u64 {
+    let word =
+        |at: usize| u64::from(u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+    word(0) + word(4) + word(8) + word(12) + word(16)
 }
 
 /// The checksum field for `bytes` in which that field is zero.
@@ -39,9 +46,12 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// Whether `bytes`, checksum field included, sum up right.
-#[inline]
+#[inline(always)]
 pub fn is_valid(bytes: &[u8]) -> bool {
-    fold(sum(bytes, 0)) == 0xffff
+    match <&[u8; 20]>::try_from(bytes) {
+        Ok(header) => fold(sum_20(header)) == 0xffff,
+        Err(_) => fold(sum(bytes, 0)) == 0xffff,
+    }
 }
 
 /// Sum of TCP's and UDP's pseudo-header (RFC 9293, section 3.1). Addresses in host order.
