@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench cycles -- [--quick]`
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "benchmarks fail by panicking")]
+#![allow(missing_docs, reason = "no API")]
+
 mod support;
 
 use engine::clock::{MonotonicClock, Timestamp, cycles};
