@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A client whose every wait has a bound: sends requests, counts the answers, and says whether they are as expected.
 
-    requests.py spread ADDRESS:PORT (--count N | --seconds S) [--expect NAME=WEIGHT ...] [--sources ADDRESS ...]
+    client.py spread ADDRESS:PORT (--count N | --seconds S) [--expect NAME=WEIGHT ...] [--sources ADDRESS ...]
                        [--keep-open] [--pause-ms P]
-    requests.py refused tcp|udp ADDRESS:PORT [--within-ms M]
+    client.py refused tcp|udp ADDRESS:PORT [--within-ms M]
 
 `spread` sends HTTP requests one after the other, each on a new connection unless --keep-open. It fails when a request
 fails, when an answer comes from a backend that is not expected, when the spread over the expected ones is not what
@@ -49,7 +49,7 @@ def send_requests(options):
         try:
             if connection is None:
                 connection = http.client.HTTPConnection(host, port, timeout=options.timeout_ms / 1000)
-            connection.request("GET", "/", headers={} if options.keep_open else {"Connection": "close"})
+            connection.request("GET", "/")
             response = connection.getresponse()
             answers[response.read().decode().strip()] += 1
             sources[response.headers["X-Seen-From"]] += 1
@@ -59,6 +59,8 @@ def send_requests(options):
             if options.keep_open:
                 break
         finally:
+            # The client closes first, so TIME-WAIT is on its side, where the kernel avoids the port; on the server's
+            # side a port that the gateway draws again within a minute could meet it.
             if not options.keep_open and connection is not None:
                 connection.close()
                 connection = None

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A backend: an HTTP server that says who it is and from which address it was asked.
 
-Usage: http_server.py NAME PORT [PORT ...]
+Usage: backend.py NAME PORT [PORT ...]
 
 Answers every GET with NAME as text and the peer's address in the header `X-Seen-From`; the latter shows which source
 address a packet had after the gateway's translation. Prints "listening" once every port accepts connections, and runs
