@@ -33,8 +33,9 @@ prepare() {
     fi
     install_to_build || fail "could not install what is missing"
     echo "building pollgate in release mode"
-    (cd "$CLUSTER_ROOT" && cargo build --quiet --release -p pollgate) || fail "the build failed"
-    CLUSTER_BINARY=${CARGO_TARGET_DIR:-$CLUSTER_ROOT/target}/release/pollgate
+    cd "$CLUSTER_ROOT" || fail "no such folder"
+    cargo build --quiet --release -p pollgate || fail "the build failed"
+    CLUSTER_BINARY=$(realpath "${CARGO_TARGET_DIR:-target}/release/pollgate")
 }
 
 # Ends this script when it takes too long; is itself ended by finish.
@@ -79,7 +80,7 @@ main() {
     done
     echo
     echo "counters at the end:"
-    sed 's/^/    /' "$CLUSTER_DIR/gateway.summary"
+    sed 's/^/    /' "$CLUSTER_DIR/gateway.out"
     echo
     echo "${#CHECKS[@]} verdicts, $failures FAILED, in $((SECONDS - started)) s"
     [ "$failures" = 0 ]

@@ -129,7 +129,7 @@ check_reload() {
     sed 's|^    # a third joins here|    { address = "172.30.76.3:50051" },|' "$config" >"$config.new"
     # Replaced in one step, as editors and configuration managers do.
     mv "$config.new" "$config"
-    if [ "${CLUSTER_WATCH:-true}" = false ]; then
+    if grep -q '^watch = false' "$config"; then
         kill -HUP "$(cat "$CLUSTER_DIR/gateway.pid")"
     fi
     wait "$fresh_pid" || wrong=1
@@ -145,12 +145,13 @@ check_reload() {
 # An answering gateway ends on SIGTERM with status 0, every packet accounted for and every buffer back.
 title stop "the gateway stops on SIGTERM, with every packet accounted for and no buffer in flight"
 check_stop() {
-    local status
+    local status summary
     cluster_stop_gateway || { echo "still running after 10 s" && return 1; }
     status=$(cat "$CLUSTER_DIR/gateway.exit")
-    echo "exit status $status; $(grep -hoE 'accounting: .*|buffers in flight: .*' "$CLUSTER_DIR/gateway.log" | paste -sd ';')"
-    [ "$status" = 0 ] && grep -q 'accounting: balanced' "$CLUSTER_DIR/gateway.log" &&
-        grep -qE 'buffers in flight: 0\b' "$CLUSTER_DIR/gateway.log"
+    summary=$(cat "$CLUSTER_DIR/gateway.out" "$CLUSTER_DIR/gateway.log" | grep -oE '(accounting|buffers in flight): .*')
+    echo "exit status $status; ${summary//$'\n'/; }"
+    [ "$status" = 0 ] && grep -q '^accounting: balanced' <<<"$summary" &&
+        grep -qx 'buffers in flight: 0' <<<"$summary"
 }
 
 # run_check NAME: prints its verdict, its title and its evidence.

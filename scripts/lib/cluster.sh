@@ -220,12 +220,13 @@ backends = [
 TOML
 }
 
-# Starts `pollgate run` on node 1 and waits until it answers. Its exit status goes to CLUSTER_DIR/gateway.exit.
+# Starts `pollgate run` on node 1 and waits until it answers. In CLUSTER_DIR: gateway.out has the summary that it prints at
+# its end, gateway.log its log, gateway.exit its exit status.
 cluster_start_gateway() {
     cluster_write_config >"$CLUSTER_DIR/pollgate.toml" || return 1
     (
         ip netns exec "$CLUSTER_PREFIX-node1" "$CLUSTER_BINARY" run --config "$CLUSTER_DIR/pollgate.toml" \
-            >"$CLUSTER_DIR/gateway.log" 2>&1 </dev/null &
+            >"$CLUSTER_DIR/gateway.out" 2>"$CLUSTER_DIR/gateway.log" </dev/null &
         echo $! >"$CLUSTER_DIR/gateway.pid"
         wait $!
         echo $? >"$CLUSTER_DIR/gateway.exit"
