@@ -68,7 +68,7 @@ document() {
 }
 
 quickstart() {
-    POLLGATE_BINARY="${CARGO_TARGET_DIR:-target}/debug/pollgate" scripts/quickstart.sh
+    POLLGATE_BINARY="${POLLGATE_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate}" scripts/quickstart.sh
 }
 
 main() {

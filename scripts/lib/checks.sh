@@ -113,7 +113,7 @@ check_own_addresses() {
 }
 
 summary_of_ping() {
-    sed -n 's/^\([0-9]* packets transmitted, [0-9]* received\).*/\1/p'
+    sed -n 's/^\([0-9]* packets transmitted, [0-9]* received\).*/\1/p; s/.* icmp_seq=1 \(ttl=[0-9]*\) .*/\1,/p' | paste -sd ' '
 }
 
 # One client opens a connection for each request, another keeps one open; meanwhile the third backend joins.

@@ -22,6 +22,9 @@ from collections import Counter
 # degrees of freedom. At 300 requests it still tells equal weights from 3:1 with certainty.
 CHI_SQUARED_LIMITS = [23.93, 27.63, 30.66, 33.38, 35.89, 38.26, 40.52]
 
+# Requests that may fail before the rest is not worth the wait.
+FAILURE_LIMIT = 5
+
 
 def chi_squared(answers, weights):
     """How far the answers lie from what the weights say, and how far they may."""
@@ -56,7 +59,7 @@ def send_requests(options):
         except (OSError, http.client.HTTPException) as error:
             failures[type(error).__name__] += 1
             # A kept-open connection that fails once has failed for good: a new one may reach another backend.
-            if options.keep_open:
+            if options.keep_open or failures.total() == FAILURE_LIMIT:
                 break
         finally:
             # The client closes first, so TIME-WAIT is on its side, where the kernel avoids the port; on the server's
