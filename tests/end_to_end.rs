@@ -2,14 +2,14 @@
 //! Needs root, and says why when it cannot run.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expected, and stops")]
 
-mod support;
+mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
-use support::capture::{self, Capture, Tunnelled};
-use support::cluster::{self, Cluster};
+use cluster::Cluster;
+use cluster::capture::{self, Capture, Tunnelled};
 
 const GATEWAY_MAC: &str = "02:00:c0:a8:00:15";
 const GATEWAY_VTEP_MAC: &str = "8a:22:81:5e:d8:b7";

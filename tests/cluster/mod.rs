@@ -1,6 +1,8 @@
 //! A reference cluster that lives as long as the value does. `scripts/cluster.sh hold` builds it around the real binary
 //! and removes it when the pipe from this process ends, so it goes away even when the test process is killed.
 
+pub(crate) mod capture;
+
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

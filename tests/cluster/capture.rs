@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::cluster::Cluster;
+use super::Cluster;
 
 /// A capture that runs.
 pub(crate) struct Capture {
