@@ -136,7 +136,8 @@ cluster_open() {
     for namespace in $CLUSTER_NAMESPACES; do
         cluster_make_namespace "$namespace" || return 1
     done
-    link lan link add br0 type bridge mcast_snooping 0 || return 1
+    # A MAC of its own: by itself a bridge takes the lowest of its ports, another one whenever a port comes or goes.
+    link lan link add br0 address 02:00:c0:a8:00:01 type bridge mcast_snooping 0 || return 1
     link lan address add 192.168.0.1/24 dev br0
     link lan link set br0 up
     cluster_join_lan client 192.168.0.50/24 || return 1
