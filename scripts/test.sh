@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Checks everything: formatting, lints with and without DPDK, dependencies, documentation, scripts, all tests, and (as
+# root) the end-to-end tests and the quickstart on network namespaces. Installs what is missing from Debian when root.
+#
+#   scripts/test.sh
+#
+# Goes on after a failure, prints a summary, and exits 0 only when no step failed. With CI=true nothing may be skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=scripts/lib/packages.sh
+source scripts/lib/packages.sh
+
+CARGO_DENY_VERSION=0.20.2
+TOOLS=$PWD/target/tools
+PATH=$TOOLS/bin:$PATH
+SUMMARY=() PASSED=0 FAILED=0 SKIPPED=0
+
+# step NAME COMMAND...
+step() {
+    local name=$1 started=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    if "$@" </dev/null; then
+        SUMMARY+=("ok       $name ($((SECONDS - started)) s)") PASSED=$((PASSED + 1))
+    else
+        SUMMARY+=("FAILED   $name ($((SECONDS - started)) s)") FAILED=$((FAILED + 1))
+    fi
+}
+
+# skip NAME REASON: what a workstation may lack, CI must have.
+skip() {
+    if [ "${CI:-}" = true ]; then
+        step "$1" eval "echo '$2' >&2; false"
+    else
+        SUMMARY+=("skipped  $1: $2") SKIPPED=$((SKIPPED + 1))
+    fi
+}
+
+install_what_is_missing() {
+    install_to_build || return 1
+    # Without root the tests that need these programs are skipped, each saying so.
+    [ "$(id -u)" = 0 ] || return 0
+    # shellcheck disable=SC2086 # one word a pair
+    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES shellcheck:shellcheck
+}
+
+lint() {
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+}
+
+# A pkg-config that always fails shows that no system library is asked for.
+lint_without_dpdk() {
+    PKG_CONFIG=false cargo clippy --workspace --all-targets --locked --no-default-features -- -D warnings
+}
+
+# Compiled when it is not there: a minute on two cores without optimisation, and three times that with it.
+check_dependencies() {
+    cargo deny --version 2>/dev/null || {
+        cargo install --quiet --locked --debug --root "$TOOLS" --target-dir "$TOOLS/build" \
+            "cargo-deny@$CARGO_DENY_VERSION" || return 1
+        rm -rf "$TOOLS/build"
+    }
+    cargo deny --locked check --hide-inclusion-graph bans licenses sources
+}
+
+document() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+}
+
+quickstart() {
+    POLLGATE_BINARY="${POLLGATE_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate}" scripts/quickstart.sh
+}
+
+main() {
+    step "what is missing is installed" install_what_is_missing
+    if cargo fmt --version >/dev/null 2>&1; then
+        step "formatting" cargo fmt --all -- --check
+    else
+        skip "formatting" "this toolchain has no cargo fmt"
+    fi
+    if cargo clippy --version >/dev/null 2>&1; then
+        step "lints" lint
+        step "lints without the dpdk feature" lint_without_dpdk
+    else
+        skip "lints" "this toolchain has no cargo clippy"
+    fi
+    step "dependencies: bans, licences, sources" check_dependencies
+    step "documentation" document
+    if command -v shellcheck >/dev/null; then
+        step "scripts" shellcheck -x scripts/*.sh .ci/run
+    else
+        skip "scripts" "shellcheck is not installed"
+    fi
+    # The end-to-end tests are among these; they say why when they cannot run.
+    step "tests" cargo test --workspace --locked --no-fail-fast
+    if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
+        step "quickstart" quickstart
+    else
+        skip "quickstart" "makes network namespaces and TAP devices, which needs root and /dev/net/tun"
+    fi
+    printf '\n== summary\n'
+    printf '%s\n' "${SUMMARY[@]}"
+    echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+    [ "$FAILED" = 0 ]
+}
+
+main
