@@ -1,6 +1,6 @@
 //! TSC cycles a packet for the whole pipeline on one core, with the port's own cost and a calibration loop beside them.
 //!
-//! `cargo bench --bench cycles -- [--quick]`
+//! `cargo bench --bench cycles -- [--quick] [--load NAME] [--flows N]`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "benchmarks fail by panicking")]
 #![allow(missing_docs, reason = "no API")]
@@ -30,6 +30,13 @@ fn main() {
     }
     if quick {
         rows.retain(|row| row.flows <= 64_000 && row.services == 10);
+    }
+    let value = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    if let Some(load) = value("--load") {
+        rows.retain(|row| row.load.name() == load);
+    }
+    if let Some(flows) = value("--flows") {
+        rows.retain(|row| row.flows.to_string() == flows);
     }
     let (rounds, turns) = if quick { (3, 4_000) } else { (7, 20_000) };
     let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0) as f64 / 1e9;

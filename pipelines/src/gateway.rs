@@ -178,6 +178,7 @@ pub(crate) struct Core {
     pub(crate) host_limit: TokenBucket,
     /// Running number for outer headers (RFC 6864, section 4.2).
     pub(crate) identification: u16,
+    pub(crate) hop: forward::Hop,
     /// Where eviction looks next.
     pub(crate) evict_at: u32,
 }
@@ -199,6 +200,7 @@ impl Gateway {
             host_limit: TokenBucket::new(parts.host_rate_pps, (parts.host_rate_pps / 10).max(32)),
             identification: random.next_u32() as u16,
             evict_at: 0,
+            hop: forward::Hop::NONE,
             random,
         };
         Ok(Self {
@@ -279,6 +281,7 @@ impl Pipeline for Gateway {
         let flooded = fdb_lookup::run(batch, tables, &core.stations, core.source.as_mut(), now, events);
         core.count_flooded(flooded);
         conntrack::find(batch, &core.flows);
+        core.hop.forget();
         core.prefetch_adjacencies(batch);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
         for index in 0..batch.len() {
