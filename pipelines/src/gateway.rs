@@ -76,7 +76,7 @@ const ICMP_ERRORS_PER_SECOND: u32 = 1_000;
 /// Burst of those.
 const ICMP_ERRORS_BURST: u32 = 50;
 /// Pairs of the flow table that one slice of expiry looks at.
-const SWEEP_PAIRS: u32 = 256;
+pub const SWEEP_PAIRS: u32 = 256;
 /// Events taken from each other worker's ring in one step.
 const EVENTS_PER_RING: usize = 32;
 
