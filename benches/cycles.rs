@@ -1,6 +1,6 @@
 //! TSC cycles a packet for the whole pipeline on one core, with the port's own cost and a calibration loop beside them.
 //!
-//! `cargo bench --bench cycles -- [--quick] [--load NAME] [--flows N]`
+//! `cargo bench --bench cycles -- [--quick] [--load NAME] [--flows N] [--prepare FOLDER]`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "benchmarks fail by panicking")]
 #![allow(missing_docs, reason = "no API")]
@@ -8,7 +8,26 @@
 mod support;
 
 use engine::clock::{MonotonicClock, Timestamp, cycles};
+use engine::port::pcap::CaptureWriter;
 use support::{Bench, Load, calibration, frames, null_worker};
+
+/// Writes what the binary needs for the same load: a capture with a frame for each flow, and a configuration whose port
+/// receives it for ever.
+fn prepare(row: &Row, folder: &std::path::Path) {
+    let (capture, socket) = (folder.join("frames.pcap"), folder.join("control.sock"));
+    let mut writer = CaptureWriter::create(&capture).expect("a capture");
+    for (number, frame) in frames(row.load, row.flows, row.services).iter().enumerate() {
+        writer.write(Timestamp(number as u64), frame).expect("room on the disk");
+    }
+    writer.finish().expect("room on the disk");
+    let device = format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display());
+    let text = support::configuration(row.load, support::capacity(row.flows), row.services)
+        .replace("net_null0", &device)
+        .replace("/run/pollgate/bench.sock", &socket.display().to_string());
+    std::fs::write(folder.join("pollgate.toml"), text).expect("room on the disk");
+    let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0);
+    println!("{rate}");
+}
 
 struct Row {
     load: Load,
@@ -37,6 +56,9 @@ fn main() {
     }
     if let Some(flows) = value("--flows") {
         rows.retain(|row| row.flows.to_string() == flows);
+    }
+    if let Some(folder) = value("--prepare") {
+        return prepare(&rows[0], std::path::Path::new(&folder));
     }
     let (rounds, turns) = if quick { (3, 4_000) } else { (7, 20_000) };
     let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0) as f64 / 1e9;

@@ -19,7 +19,64 @@ use pipelines::control::build::{Builder, HostFacts};
 use pipelines::control::config;
 use pipelines::gateway::Gateway;
 
-pub const REFERENCE: &str = include_str!("../../configs/reference-cluster.toml");
+/// Node 1 of the reference cluster without its pods: all load comes and goes by the tunnel.
+pub const NODE: &str = r#"
+[node]
+name = "node-1"
+addresses = ["192.168.0.21"]
+
+[dpdk]
+memory = "auto"
+
+[workers]
+cores = [1]
+idle = "poll"
+
+[control]
+cores = [0]
+socket = "SOCKET"
+watch = false
+
+[[ports]]
+name = "eth0"
+role = "underlay"
+device = "DEVICE"
+mac = "02:00:c0:a8:00:15"
+address = "192.168.0.21/24"
+
+[overlay]
+underlay = "eth0"
+address = "172.30.76.0"
+mac = "8a:22:81:5e:d8:b7"
+pod_network = "172.30.0.0/16"
+
+[[routes]]
+destination = "172.30.0.0/16"
+via = "172.30.9.0"
+interface = "flannel.1"
+
+[[neighbours]]
+interface = "flannel.1"
+address = "172.30.9.0"
+mac = "96:8f:2d:49:c5:31"
+
+[[neighbours]]
+interface = "eth0"
+address = "192.168.0.22"
+mac = "02:00:c0:a8:00:22"
+
+[[fdb]]
+interface = "flannel.1"
+mac = "96:8f:2d:49:c5:31"
+remote = "192.168.0.22"
+
+[conntrack]
+capacity = CAPACITY
+
+[services]
+pod_cidrs = POD_CIDRS
+service_cidrs = ["10.254.0.0/16"]
+"#;
 
 /// For the packets module, which tests and benchmarks share.
 pub fn ip(text: &str) -> Ipv4Addr {
@@ -60,20 +117,17 @@ impl Load {
     }
 }
 
-/// The reference cluster with `services` services of eight backends on node 2, and room for `flows` flows.
+/// That node with `services` services of eight backends on node 2, and room for `flows` flows.
 pub fn configuration(load: Load, flows: usize, services: usize) -> String {
     let pods = match load {
         Load::Masquerade | Load::NewMasquerade => "[\"172.30.76.0/24\"]",
         _ => "[]",
     };
-    let mut text = REFERENCE
-        .replace("capacity = 65536", &format!("capacity = {flows}"))
-        .replace("pod_cidrs = [\"172.30.76.0/24\"]", &format!("pod_cidrs = {pods}"))
-        .replace("watch = true", "watch = false");
-    for (address, mac) in [("192.168.0.1", "02:00:c0:a8:00:01"), ("192.168.0.22", "02:00:c0:a8:00:22")] {
-        text +=
-            &format!("\n[[neighbours]]\ninterface = \"eth0\"\naddress = \"{address}\"\nmac = \"{mac}\"\n");
-    }
+    let mut text = NODE
+        .replace("CAPACITY", &flows.to_string())
+        .replace("POD_CIDRS", pods)
+        .replace("SOCKET", "/run/pollgate/bench.sock")
+        .replace("DEVICE", "net_null0");
     let backends: Vec<String> =
         (0..8).map(|last| format!("{{ address = \"172.30.9.{}:8080\" }}", 2 + last)).collect();
     let backends = backends.join(", ");
@@ -129,6 +183,11 @@ pub fn renumber(bytes: &mut [u8], count: u64) {
     bytes[74..76].copy_from_slice(&checksum.to_be_bytes());
 }
 
+/// Room for a load of this many flows: a quarter more, so that tables are four fifths full.
+pub fn capacity(flows: usize) -> usize {
+    flows.max(1_024) * 5 / 4
+}
+
 /// A worker with its load.
 pub struct Bench {
     pub worker: Worker<Gateway>,
@@ -138,7 +197,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(load: Load, flows: usize, services: usize) -> Self {
-        let capacity = flows.max(1_024) * 5 / 4;
+        let capacity = capacity(flows);
         let text = configuration(load, capacity, services);
         let loaded = config::parse(&text, "bench.toml").unwrap_or_else(|report| panic!("{report}"));
         let configuration = loaded.configuration;
