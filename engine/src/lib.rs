@@ -3,6 +3,9 @@
 pub mod batch;
 pub mod clock;
 pub mod counters;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod host;
 pub mod packet;
 pub mod pool;
 pub mod port;

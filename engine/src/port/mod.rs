@@ -1,5 +1,8 @@
 //! Ports: where packets come in and leave. Each is used by one worker through one receive and one transmit queue.
 
+pub mod device;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod memory;
 pub mod pcap;
 
