@@ -32,11 +32,14 @@ fn every_configuration_has_neither_errors_nor_warnings() {
     }
 }
 
+fn documentation() -> std::io::Result<String> {
+    std::fs::read_to_string(root().join("docs/configuration.md"))
+}
+
 /// The documentation as sections: the table's name in each heading such as "## `[[service.ports]]`", and the text.
-fn documented() -> Vec<(String, String)> {
-    let path = root().join("docs/configuration.md");
-    let text = std::fs::read_to_string(&path).expect("docs/configuration.md is there");
-    text.split("\n## ")
+fn documented(documentation: &str) -> Vec<(String, String)> {
+    documentation
+        .split("\n## ")
         .map(|section| {
             let heading = section.lines().next().unwrap_or_default();
             let table = heading.split('`').nth(1).unwrap_or_default();
@@ -47,7 +50,7 @@ fn documented() -> Vec<(String, String)> {
 
 #[test]
 fn every_key_is_documented_in_its_section() {
-    let sections = documented();
+    let sections = documented(&documentation().expect("docs/configuration.md is there"));
     let keys = config::keys();
     assert!(keys.len() > 80, "{keys:?}");
     let tables: Vec<&String> =
@@ -68,8 +71,9 @@ fn every_key_is_documented_in_its_section() {
 
 #[test]
 fn no_key_is_documented_that_does_not_exist() {
+    let documentation = documentation().expect("docs/configuration.md is there");
     let keys = config::keys();
-    for (table, text) in documented().iter().filter(|(table, _)| !table.is_empty()) {
+    for (table, text) in documented(&documentation).iter().filter(|(table, _)| !table.is_empty()) {
         assert!(keys.contains(table), "there is no table `{table}`");
         for line in text.lines().filter(|line| line.starts_with("| `")) {
             let name = line.split('`').nth(1).unwrap_or_default();
@@ -81,8 +85,7 @@ fn no_key_is_documented_that_does_not_exist() {
 /// The examples in the documentation make one configuration together.
 #[test]
 fn every_example_in_the_documentation_is_right() {
-    let path = root().join("docs/configuration.md");
-    let text = std::fs::read_to_string(path).expect("docs/configuration.md is there");
+    let text = documentation().expect("docs/configuration.md is there");
     let examples: Vec<&str> =
         text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!examples.is_empty());

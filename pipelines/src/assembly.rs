@@ -143,10 +143,10 @@ impl HandOffRings {
     fn new(count: usize, capacity: usize) -> Self {
         let mut senders: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         let mut receivers: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        for from in 0..count {
+        for (from, row) in senders.iter_mut().enumerate() {
             for to in (0..count).filter(|to| *to != from) {
                 let (sender, receiver) = ring(capacity);
-                senders[from][to] = Some(sender);
+                row[to] = Some(sender);
                 receivers[to].push(receiver);
             }
         }

@@ -262,7 +262,7 @@ impl Pipeline for Gateway {
     type Meta = Meta;
 
     fn resume(&mut self, batch: &mut Batch<Meta>, now: Timestamp) {
-        if self.waiting.len() > 0 {
+        if !self.waiting.is_empty() {
             self.waiting.resume(batch, &self.core.neighbours, now);
             self.core.counters.accounts.set(Account::Held as usize, self.waiting.len() as u64);
         }

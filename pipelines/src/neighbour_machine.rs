@@ -200,6 +200,7 @@ impl NeighbourMachine {
             tables,
             changed.as_ref().is_none_or(|routes| routes.iter().any(|r| r.interface == HOST_INTERFACE)),
         );
+        self.take_stations(tables, now_ms);
         for index in 1..self.records.len() {
             let record = self.records[index];
             if record.state == State::Free {
@@ -219,6 +220,10 @@ impl NeighbourMachine {
         for (interface, address) in tables.neighbours.keys() {
             self.resolve(tables, *interface, *address, now_ms, frames);
         }
+    }
+
+    /// Static stations, before the next hops that stand on them.
+    fn take_stations(&mut self, tables: &Tables, now_ms: u32) {
         if let Some(bridge) = &tables.bridge {
             let gone: ArrayVec<MacAddress, SWEEP> = self
                 .stations

@@ -42,6 +42,11 @@ impl Waiting {
         self.list.len()
     }
 
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Lets a packet wait. Gives it back when too many do.
     pub fn hold(
         &mut self,
@@ -83,10 +88,5 @@ impl Waiting {
             }
         }
         self.list = kept;
-    }
-
-    /// Ends all waiting, when the worker stops.
-    pub fn clear(&mut self) {
-        self.list.clear();
     }
 }

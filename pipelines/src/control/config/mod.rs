@@ -1,19 +1,20 @@
 //! The configuration file: read as a whole, checked as a whole, and only then handed on.
 //!
 //! The text is parsed into a tree that knows where each value stands (`source`), read key by key into a draft
-//! (`reader`, `values`, `sections`, `draft`), and the draft's parts are checked against each other (`relations`).
+//! (`reader`, `readable`, `values`, `sections`, `draft`), and the draft's parts are checked against each other (`relations`).
 //! Everything found on the way is reported at once (`notes`, `diagnostic`). What only a running gateway needs is asked
 //! apart: devices for every port (`run`), and what the machine has (`host`).
 //!
 //! **Invariant:** a [`Configuration`] that [`load`] or [`parse`] returns has no error in it. Errors in the TOML itself
 //! are reported alone, since nothing behind them can be trusted.
 
-pub mod diagnostic;
+mod diagnostic;
 mod draft;
 mod host;
 mod memory;
 pub mod model;
 mod notes;
+mod readable;
 mod reader;
 mod relations;
 mod restart;

@@ -147,7 +147,7 @@ pub struct Port {
     pub device: Option<String>,
     /// MAC; must be given for underlay ports. Pod ports have none of their own.
     pub mac: Option<MacAddress>,
-    /// Largest IP packet, in bytes. Default: 1500.
+    /// Largest IP packet, in bytes. Default: 1500 for underlay ports, the bridge's for pod ports.
     pub mtu: u16,
     /// Address on the underlay; none for pod ports.
     pub address: Option<Ipv4Addr>,

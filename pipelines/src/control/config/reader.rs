@@ -12,24 +12,8 @@ use std::collections::BTreeSet;
 use toml::de::{DeTable, DeValue};
 
 use super::notes::{At, Notes};
+use super::readable::{Fault, Readable, closest, read_integer, shown, wanted_integer};
 use super::source::join;
-
-/// Why a value cannot be used.
-pub(crate) enum Fault {
-    /// Not of the TOML type that is wanted.
-    Type,
-    /// Of the right type, but wrong: in what way, and what would be right.
-    Content(String, String),
-}
-
-/// A value that can stand in a configuration file.
-pub(crate) trait Readable: Sized {
-    /// What is wanted, to be read behind "write".
-    const WANTED: &'static str;
-
-    /// Reads it from the parsed value.
-    fn read(value: &DeValue<'_>) -> Result<Self, Fault>;
-}
 
 /// Whether a file is read or the keys are listed.
 enum Mode {
@@ -348,51 +332,9 @@ impl<'a> Table<'a> {
     }
 }
 
-/// The one of `known` that `name` was probably meant to be.
-pub(crate) fn closest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let limit = (name.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .map(|known| (strsim::osa_distance(name, known), known))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, known)| known)
-}
-
 /// A path without the places of elements: what stands between the brackets of a header.
 fn without_places(path: &str) -> String {
     path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
-}
-
-fn wanted_integer(range: &RangeInclusive<u64>) -> String {
-    format!("an integer from {} to {}", range.start(), range.end())
-}
-
-fn read_integer<T: TryFrom<u64>>(value: &DeValue<'_>, range: &RangeInclusive<u64>) -> Result<T, Fault> {
-    let DeValue::Integer(integer) = value else {
-        return Err(Fault::Type);
-    };
-    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
-    number
-        .and_then(|number| u64::try_from(number).ok())
-        .filter(|number| range.contains(number))
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| Fault::Content("out of range".into(), format!("give {}", wanted_integer(range))))
-}
-
-/// A value as the file has it, or near enough, cut where it gets long.
-fn shown(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => {
-            let mut shown: String = text.chars().take(60).flat_map(char::escape_debug).collect();
-            if text.chars().nth(60).is_some() {
-                shown.push_str("...");
-            }
-            format!("\"{shown}\"")
-        }
-        DeValue::Integer(integer) => integer.to_string(),
-        other => format!("a {}", other.type_str()),
-    }
 }
 
 #[cfg(test)]
@@ -548,12 +490,5 @@ mod tests {
             assert!(keys.contains(key), "{key} is not in {keys:?}");
         }
         assert!(!keys.iter().any(|key| key.contains('[')));
-    }
-
-    #[test]
-    fn suggests_only_what_is_near() {
-        assert_eq!(closest("mut", ["mac", "mtu"]), Some("mtu"));
-        assert_eq!(closest("x", ["mac", "mtu"]), None);
-        assert_eq!(closest("idle_sleep_us", ["idle", "idle_sleep_max_us"]), Some("idle_sleep_max_us"));
     }
 }

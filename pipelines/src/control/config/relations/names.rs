@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::control::config::draft::{Draft, Fdb, InterfaceReference};
 use crate::control::config::model::{InterfaceName, PortRole};
 use crate::control::config::notes::{At, Notes};
-use crate::control::config::reader::closest;
+use crate::control::config::readable::closest;
 
 /// Finds what each name refers to, and writes it beside the name.
 pub(super) fn resolve(draft: &mut Draft, notes: &Notes) {
