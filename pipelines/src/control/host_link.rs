@@ -84,10 +84,10 @@ impl HostLink {
 
     /// Moves what waits on either side, within bounds. Gives how many packets that were.
     pub fn step(&mut self) -> usize {
-        self.from_host() + self.to_host()
+        self.take_from_host() + self.give_to_host()
     }
 
-    fn from_host(&mut self) -> usize {
+    fn take_from_host(&mut self) -> usize {
         let mut moved = 0;
         for _ in 0..BATCHES {
             let mut burst = Burst::new();
@@ -113,7 +113,7 @@ impl HostLink {
         moved
     }
 
-    fn to_host(&mut self) -> usize {
+    fn give_to_host(&mut self) -> usize {
         let mut moved = 0;
         for ring in 0..self.to_host.len() {
             for _ in 0..BATCHES {
@@ -152,7 +152,7 @@ impl HostLink {
             }
         }
         // The workers have stopped: what they sent last still goes out.
-        while self.to_host() > 0 {}
+        while self.give_to_host() > 0 {}
     }
 }
 

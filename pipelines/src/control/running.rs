@@ -77,8 +77,8 @@ impl Running {
         cores: &[usize],
         seed: u64,
     ) -> Result<Self, StartError> {
-        let tables = Arc::new(tables);
-        let assembly = assemble(configuration, Arc::clone(&tables), ports.inputs, seed)?;
+        let assembly = assemble(configuration, tables, ports.inputs, seed)?;
+        let tables = assembly.publisher.current();
         let clock = MonotonicClock::new();
         let (mut workers, mut channels) = (Vec::new(), Vec::new());
         let (mut to_host, mut from_host) = (Vec::new(), None);
