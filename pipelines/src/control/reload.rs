@@ -1,0 +1,134 @@
+//! Reading the configuration again while the gateway runs.
+//!
+//! What cannot change without a restart (threads, devices, sizes) stays as it runs, by the names of its ports; all else
+//! becomes new tables. A file with an error, or one that needs ports which are not open, changes nothing at all.
+
+use std::path::{Path, PathBuf};
+
+use crate::control::build::Builder;
+use crate::control::config::model::{Configuration, InterfaceName, PortRole};
+use crate::control::config::{self, Diagnostic};
+use crate::table::Tables;
+
+/// Reads, merges and builds.
+pub struct Reloader {
+    path: PathBuf,
+    running: Configuration,
+    builder: Builder,
+}
+
+/// What a reload brings.
+pub struct Reload {
+    /// The new tables, to be published.
+    pub tables: Tables,
+    /// What in the file is probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
+    /// Keys whose change waits for a restart.
+    pub restart_keys: Vec<String>,
+}
+
+/// Why the running tables stay.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is wrong.
+    #[error("{0}")]
+    Refused(#[from] config::Report),
+    /// It needs ports that only a restart opens.
+    #[error("{what} needs the port `{port}`, which is not open in that role: restart to use it")]
+    PortNotOpen {
+        /// The part that needs it.
+        what: String,
+        /// The port.
+        port: String,
+    },
+    /// Pod ports are open and the file has no bridge for them.
+    #[error("the file has no `[bridge]` any more, and pod ports are open: restart to close them")]
+    BridgeGone,
+    /// More routes than a table holds.
+    #[error("the routes do not fit into a table: {0}")]
+    Routes(#[from] engine::table::lpm::LpmError),
+}
+
+impl Reloader {
+    /// For the file that the running configuration came from, and the builder that built its tables.
+    pub fn new(path: &Path, running: Configuration, builder: Builder) -> Self {
+        Self { path: path.to_owned(), running, builder }
+    }
+
+    /// Reads the file and builds tables from it. With an error nothing has changed.
+    pub fn reload(&mut self) -> Result<Reload, ReloadError> {
+        let loaded = config::load(&self.path)?;
+        let restart_keys = config::restart_needed(&self.running, &loaded.configuration);
+        let merged = keep_running_parts(&self.running, loaded.configuration)?;
+        let tables = self.builder.build(&merged)?;
+        self.running = merged;
+        Ok(Reload { tables, warnings: loaded.warnings, restart_keys })
+    }
+}
+
+/// The new configuration on the ports, threads and sizes of the running one.
+fn keep_running_parts(running: &Configuration, mut new: Configuration) -> Result<Configuration, ReloadError> {
+    let ports = OpenPorts::new(running, &new);
+    if let Some(overlay) = &mut new.overlay {
+        overlay.underlay = ports.place(overlay.underlay, || "the overlay".to_owned())?;
+    }
+    for route in &mut new.routes {
+        let what = || format!("the route to {}", route.destination);
+        route.interface = ports.interface(route.interface, what)?;
+    }
+    for neighbour in &mut new.neighbours {
+        let what = || format!("the neighbour {}", neighbour.address);
+        neighbour.interface = ports.interface(neighbour.interface, what)?;
+    }
+    for entry in &mut new.bridge_fdb {
+        entry.port = ports.place(entry.port, || format!("the station {}", entry.mac))?;
+    }
+    if new.bridge.is_none() && running.ports.iter().any(|port| port.role == PortRole::Pod) {
+        return Err(ReloadError::BridgeGone);
+    }
+    new.ports.clone_from(&running.ports);
+    new.dpdk.clone_from(&running.dpdk);
+    new.workers.clone_from(&running.workers);
+    new.control.clone_from(&running.control);
+    new.metrics.clone_from(&running.metrics);
+    new.exception.clone_from(&running.exception);
+    new.conntrack.capacity = running.conntrack.capacity;
+    Ok(new)
+}
+
+/// Where the new file's ports are among those that are open: by name, and in the same role.
+struct OpenPorts {
+    /// By place in the new file: its name, and its place among the open ones.
+    places: Vec<(String, Option<usize>)>,
+}
+
+impl OpenPorts {
+    fn new(running: &Configuration, new: &Configuration) -> Self {
+        let open =
+            |name: &str, role| running.ports.iter().position(|port| port.name == name && port.role == role);
+        Self {
+            places: new.ports.iter().map(|port| (port.name.clone(), open(&port.name, port.role))).collect(),
+        }
+    }
+
+    fn place(&self, port: usize, what: impl FnOnce() -> String) -> Result<usize, ReloadError> {
+        match self.places.get(port) {
+            Some((_, Some(place))) => Ok(*place),
+            other => {
+                let port = other.map(|(name, _)| name.clone()).unwrap_or_default();
+                Err(ReloadError::PortNotOpen { what: what(), port })
+            }
+        }
+    }
+
+    fn interface(
+        &self,
+        name: InterfaceName,
+        what: impl FnOnce() -> String,
+    ) -> Result<InterfaceName, ReloadError> {
+        match name {
+            InterfaceName::Underlay(port) => Ok(InterfaceName::Underlay(self.place(port, what)?)),
+            other => Ok(other),
+        }
+    }
+}

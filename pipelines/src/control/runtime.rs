@@ -1,0 +1,217 @@
+//! `pollgate run`: from a configuration file to a running gateway, and to its end.
+
+use std::hash::BuildHasher;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::control::build::Builder;
+use crate::control::config::{self, Configuration, Diagnostic};
+use crate::control::control_socket::{BoundSocket, ControlSocket, SocketError};
+use crate::control::cores::{self, CorePlan};
+use crate::control::devices::{self, CloseError, OpenError, Opened};
+use crate::control::events::ControlEvent;
+use crate::control::metrics::{MetricsError, MetricsListener, MetricsServer};
+use crate::control::reload::Reloader;
+use crate::control::running::{Running, StartError, WorkersBehind, accounting_is_balanced};
+use crate::control::signals;
+use crate::control::view::View;
+use crate::control::watch::{FileWatch, Fingerprint};
+
+/// Why the gateway did not run, or not to its proper end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file is wrong, or this machine does not suit it.
+    #[error("{0}")]
+    Refused(config::Report),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The metrics server.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// Signals.
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
+    /// The devices.
+    #[error(transparent)]
+    Devices(#[from] OpenError),
+    /// The workers.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The routes.
+    #[error("the routes do not fit into a table: {0}")]
+    Routes(#[from] engine::table::lpm::LpmError),
+    /// The end.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// The file cannot be watched.
+    #[error("cannot watch the configuration's folder: {0}; use `[control] watch = false` and SIGHUP")]
+    Watch(#[from] notify::Error),
+}
+
+/// How a gateway ended.
+pub struct Outcome {
+    /// All counters, for people.
+    pub summary: String,
+    /// Whether every packet was accounted for.
+    pub is_balanced: bool,
+    /// Buffers that did not come back.
+    pub buffers_in_flight: usize,
+    /// Threads that had met a defect.
+    pub lost_threads: usize,
+}
+
+/// Runs until a signal ends it.
+pub fn run(path: &Path) -> Result<Outcome, RunError> {
+    let configuration = load(path)?;
+    // Before DPDK starts and confines the main thread.
+    let cores = cores::plan(&configuration, &engine::dpdk::available_cores());
+    // What others may hold is taken first, so that a second gateway ends before it touches a device.
+    let socket = configuration.control.socket.as_deref().map(BoundSocket::bind).transpose()?;
+    let metrics =
+        configuration.metrics.as_ref().map(|metrics| MetricsListener::bind(metrics.listen)).transpose()?;
+    // From here on signals wait for their thread, which starts after DPDK has.
+    let installed = signals::install().map_err(RunError::Signals)?;
+    let Opened { devices, ports, facts } = devices::open(&configuration, &cores)?;
+
+    let mut builder = Builder::new(cores.workers.len(), facts);
+    let tables = builder.build(&configuration)?;
+    let seed = seed();
+    let mut running = Running::start(&configuration, tables, ports, &cores.workers, seed)?;
+    let (sender, events) = mpsc::channel();
+    let watch = match configuration.control.watch {
+        true => Some(FileWatch::start(path, sender.clone())?),
+        false => None,
+    };
+    let signal_thread = installed.start(sender).map_err(RunError::Signals)?;
+    let socket = socket.map(|socket| ControlSocket::start(socket, running.view())).transpose()?;
+    let metrics = metrics.map(|metrics| MetricsServer::start(metrics, running.view())).transpose()?;
+    announce(&configuration, &cores);
+
+    let reloader = Reloader::new(path, configuration, builder);
+    control_loop(path, reloader, &mut running, &events);
+
+    drop(watch);
+    signal_thread.stop();
+    drop((socket, metrics));
+    let stopped = running.stop();
+    let buffers_in_flight = devices.close()?;
+    Ok(Outcome {
+        summary: stopped.view.summary(),
+        is_balanced: accounting_is_balanced(&stopped.view),
+        buffers_in_flight,
+        lost_threads: stopped.lost_threads,
+    })
+}
+
+/// The configuration, after all checks that `check --host` makes.
+fn load(path: &Path) -> Result<Configuration, RunError> {
+    let loaded = config::load(path).map_err(RunError::Refused)?;
+    let mut found = loaded.warnings.clone();
+    found.extend(loaded.locate(config::run_requirements(&loaded.configuration)));
+    found.extend(loaded.locate(config::host_check(&loaded.configuration)));
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(RunError::Refused(config::Report { diagnostics: found }));
+    }
+    found.iter().for_each(|warning| warn!("{warning}"));
+    Ok(loaded.configuration)
+}
+
+/// Random bits from the system: the standard library's hash maps take their keys from there.
+fn seed() -> u64 {
+    std::hash::RandomState::new().hash_one(std::process::id())
+}
+
+fn announce(configuration: &Configuration, cores: &CorePlan) {
+    info!(
+        node = configuration.node.name,
+        workers = ?cores.workers,
+        control = ?cores.control,
+        ports = configuration.ports.len(),
+        services = configuration.services.len(),
+        "the gateway runs"
+    );
+}
+
+/// How long the configuration's folder must be quiet before the file is read.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a folder that never gets quiet is waited for.
+const QUIET_PATIENCE: Duration = Duration::from_secs(1);
+/// How often threads are looked after.
+const TICK: Duration = Duration::from_millis(500);
+/// How often retired tables are asked for, while there are some.
+const RECLAIM_TICK: Duration = Duration::from_millis(20);
+
+fn control_loop(path: &Path, mut reloader: Reloader, running: &mut Running, events: &Receiver<ControlEvent>) {
+    let mut seen = Fingerprint::of(path);
+    loop {
+        let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
+        let mut event = match events.recv_timeout(tick) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) if running.is_alive() => continue,
+            Err(RecvTimeoutError::Timeout) => ControlEvent::Stop("a thread that met a defect"),
+            Err(RecvTimeoutError::Disconnected) => ControlEvent::Stop("nobody can signal any more"),
+        };
+        if event == ControlEvent::FileTouched {
+            event = settle(events);
+        }
+        match event {
+            ControlEvent::Stop(reason) => {
+                info!(reason, "stopping");
+                return;
+            }
+            ControlEvent::FileTouched if Fingerprint::of(path) == seen => {}
+            ControlEvent::FileTouched | ControlEvent::Reload => {
+                seen = Fingerprint::of(path);
+                reload(&mut reloader, running);
+            }
+        }
+    }
+}
+
+/// Waits until the folder is quiet. Gives what is to be done then: a signal goes before.
+fn settle(events: &Receiver<ControlEvent>) -> ControlEvent {
+    let deadline = Instant::now() + QUIET_PATIENCE;
+    while Instant::now() < deadline {
+        match events.recv_timeout(QUIET) {
+            Ok(ControlEvent::FileTouched) => {}
+            Ok(event) => return event,
+            Err(_) => break,
+        }
+    }
+    ControlEvent::FileTouched
+}
+
+fn reload(reloader: &mut Reloader, running: &mut Running) {
+    let outcome = reloader.reload().map_err(|error| error.to_string()).and_then(|reload| {
+        let generation = reload.tables.generation;
+        running.publish(reload.tables).map_err(|behind: WorkersBehind| behind.to_string())?;
+        Ok((generation, reload.warnings, reload.restart_keys))
+    });
+    let reloads = &running.view().reloads;
+    match outcome {
+        Ok((generation, warnings, restart_keys)) => {
+            reloads.note_applied();
+            warnings.iter().for_each(|warning| warn!("{warning}"));
+            if !restart_keys.is_empty() {
+                warn!(keys = restart_keys.join(", "), "these changes wait for a restart");
+            }
+            info!(generation, "reloaded");
+        }
+        Err(reason) => {
+            reloads.note_failed(&reason);
+            reason.lines().for_each(|line| error!("{line}"));
+            error!("not reloaded: the running tables stay");
+        }
+    }
+}
+
+impl View {
+    /// The last words: all counters, for people.
+    pub fn summary(&self) -> String {
+        crate::control::show::counters_text(self)
+    }
+}
