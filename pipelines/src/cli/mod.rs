@@ -3,6 +3,7 @@
 mod check;
 mod logging;
 mod output;
+mod replay;
 mod run;
 mod show;
 
@@ -30,6 +31,8 @@ enum Command {
     ///
     /// Exit status: 0 without errors (warnings may be there), 1 with errors, 2 for a wrong command line.
     Check(check::CheckArguments),
+    /// Runs capture files through the gateway that a configuration describes; needs no root and no devices.
+    Replay(replay::ReplayArguments),
     /// Asks a running gateway what it knows.
     Show(show::ShowArguments),
 }
@@ -50,6 +53,7 @@ pub(crate) fn main() -> ExitCode {
     match arguments.command {
         Command::Run(argument) => run::run(&argument.config),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Replay(arguments) => replay::replay(arguments),
         Command::Show(arguments) => show::show(&arguments),
     }
 }

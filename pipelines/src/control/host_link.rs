@@ -20,6 +20,7 @@ use engine::worker::HandOff;
 
 use crate::control::signals;
 use crate::control::worker_threads::{ThreadEntry, ThreadError};
+use crate::ownership::visit;
 use crate::table::interface::HOST_PORT;
 
 /// What is counted of the link; places in its row.
@@ -97,7 +98,7 @@ impl HostLink {
                 .into_iter()
                 .map(|mut packet| {
                     packet.set_port(HOST_PORT);
-                    HandOff { packet, visit: 0 }
+                    HandOff { packet, visit: visit::NONE }
                 })
                 .collect();
             self.from_host.push_batch(&mut arrived);
