@@ -1,0 +1,8 @@
+//! Forwarding on the reference cluster, stage by stage: frames in, frames out, every counter asserted.
+
+mod support;
+
+#[path = "forwarding/arp.rs"]
+mod arp;
+#[path = "forwarding/bridge.rs"]
+mod bridge;
