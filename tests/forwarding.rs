@@ -6,3 +6,5 @@ mod support;
 mod arp;
 #[path = "forwarding/bridge.rs"]
 mod bridge;
+#[path = "forwarding/overlay.rs"]
+mod overlay;
