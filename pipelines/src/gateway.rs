@@ -282,7 +282,7 @@ impl Pipeline for Gateway {
         core.count_flooded(flooded);
         conntrack::find(batch, &core.flows);
         core.hop.forget();
-        core.prefetch_adjacencies(batch);
+        core.prefetch_for_flows(batch, tables);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
         for index in 0..batch.len() {
             if batch.is_pending(index) && !core.known_flow(batch, index, tables, events, waiting, now) {
@@ -359,17 +359,22 @@ impl Core {
         }
     }
 
-    /// The second line of memory that an established packet needs, asked for before the first is used.
-    fn prefetch_adjacencies(&self, batch: &Batch<Meta>) {
+    /// The other lines that established packets need, asked for before the first is used: next hop and backend counters.
+    fn prefetch_for_flows(&self, batch: &Batch<Meta>, tables: &Tables) {
+        let counters = tables.backend_counters.get(usize::from(self.ownership.worker()));
         let mut last = u32::MAX;
         for index in 0..batch.len() {
             let entry = batch.meta[index].entry;
-            if entry != NO_ENTRY && batch.meta[index].kind == Kind::Flow {
-                let adjacency = self.flows.entry(EntryId(entry)).value.adjacency;
-                if adjacency != last {
-                    self.neighbours.prefetch(adjacency);
-                    last = adjacency;
-                }
+            if entry == NO_ENTRY || batch.meta[index].kind != Kind::Flow {
+                continue;
+            }
+            let value = &self.flows.entry(EntryId(entry)).value;
+            if value.adjacency != last {
+                last = value.adjacency;
+                self.neighbours.prefetch(last);
+            }
+            if let Some(counters) = counters {
+                counters.prefetch(value.backend_slot);
             }
         }
     }
