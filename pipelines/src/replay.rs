@@ -282,8 +282,12 @@ impl Replay {
         let Some(start) = self.facts.start_ns else { return Ok(()) };
         let end = self.schedule.now();
         self.facts.duration_ns = end.nanoseconds_since(Timestamp(start));
-        while self.held() > 0 && self.schedule.step(end + DRAIN_MAX, true) {
+        // One step in any case: gauges are written once a millisecond.
+        while self.schedule.step(end + DRAIN_MAX, true) {
             self.settle()?;
+            if self.held() == 0 {
+                break;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 pub mod packets;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use engine::clock::Timestamp;
 use engine::counters::{Account, is_balanced};
@@ -20,7 +21,9 @@ use pipelines::control::config;
 use pipelines::control::config::model::Configuration;
 use pipelines::drop_reason::DropReason;
 use pipelines::gateway::{Gateway, Gauge};
+use pipelines::table::bridge_mac::BridgeMacs;
 use pipelines::table::interface::HOST_PORT;
+use pipelines::table::neighbour::Neighbours;
 use pipelines::table::{SlotCounter, Tables};
 
 use engine::wire::ethernet::MacAddress;
@@ -36,6 +39,8 @@ pub struct World {
     pub publisher: Publisher<Tables>,
     pub builder: Builder,
     pub pool: MemoryPool,
+    pub neighbours: Arc<Neighbours>,
+    pub stations: Arc<BridgeMacs>,
     pub now: Timestamp,
     /// By port, then worker.
     ports: Vec<Vec<MemoryPort>>,
@@ -73,6 +78,8 @@ impl World {
             publisher: assembly.publisher,
             builder,
             pool,
+            neighbours: assembly.neighbours,
+            stations: assembly.stations,
             now: Timestamp::from_seconds(1_000),
             ports,
         };
@@ -158,7 +165,7 @@ impl World {
         self.configuration =
             config::parse(text, "test.toml").unwrap_or_else(|report| panic!("{report}")).configuration;
         let tables = self.builder.build(&self.configuration).unwrap();
-        self.publisher.publish(std::sync::Arc::new(tables));
+        self.publisher.publish(Arc::new(tables));
         self.turn();
         self.advance_ms(1);
         assert_eq!(self.publisher.reclaim(), 1, "the old tables are freed once every worker has moved on");
@@ -186,6 +193,19 @@ impl World {
             })
             .filter(|drop| drop.1 > 0)
             .collect()
+    }
+
+    /// What became of packets, summed over the workers: every term of the equation that is not zero, in its order.
+    pub fn accounts(&self) -> String {
+        let terms = Account::ALL.map(|(account, name)| (name, self.account(account)));
+        let terms: Vec<String> =
+            terms.iter().filter(|term| term.1 > 0).map(|(name, count)| format!("{name} {count}")).collect();
+        terms.join(", ")
+    }
+
+    /// Flows in all workers' tables, also those whose time is over and that no sweep has come by.
+    pub fn tracked(&self) -> usize {
+        self.workers.iter().map(|worker| worker.pipeline.flows().len()).sum()
     }
 
     /// Asserts exactly these drops, in the catalogue's order.
@@ -237,6 +257,25 @@ pub fn reference() -> String {
         );
     }
     text
+}
+
+/// The reference cluster where the overlay's other end is known on the underlay, and every other next hop must be asked
+/// for.
+pub fn dynamic() -> String {
+    let text = REFERENCE.replace("watch = true", "watch = false");
+    text + "\n[[neighbours]]\ninterface = \"eth0\"\naddress = \"192.168.0.22\"\nmac = \"02:00:c0:a8:00:22\"\n"
+}
+
+/// The port that a pod of the reference cluster is on, by the last byte of its address.
+pub fn pod_port(last: u8) -> &'static str {
+    match last {
+        7 => "business-manager-1",
+        6 => "business-manager-2",
+        5 => "data-product-1",
+        3 => "data-product-2",
+        2 => "ingress-nginx",
+        _ => panic!("no pod at .{last}"),
+    }
 }
 
 /// An address from text.

@@ -30,6 +30,11 @@ pub fn mac(text: &str) -> MacAddr {
     text.parse().expect("a MAC")
 }
 
+/// The bytes of a MAC in text.
+pub fn octets(text: &str) -> [u8; 6] {
+    mac(text).octets()
+}
+
 /// The MAC of a pod on node 1 in the reference world.
 pub fn pod_mac(last: u8) -> String {
     format!("02:42:ac:1e:4c:{last:02x}")
@@ -42,6 +47,31 @@ pub fn ethernet(destination: &str, source: &str, ether_type: u16, payload: &[u8]
     frame.set_source(mac(source));
     frame.set_ethertype(pnet::packet::ethernet::EtherType(ether_type));
     frame.set_payload(payload);
+    bytes
+}
+
+/// Makes the IPv4 header's checksum right again after a change.
+pub fn fix_ipv4(packet: &mut [u8]) {
+    let mut packet = MutableIpv4Packet::new(packet).unwrap();
+    let checksum = ipv4::checksum(&packet.to_immutable());
+    packet.set_checksum(checksum);
+}
+
+/// The packet with one byte of its IPv4 header changed and the checksum made right.
+pub fn with_ipv4_byte(packet: &[u8], at: usize, value: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[at] = value;
+    fix_ipv4(&mut packet);
+    packet
+}
+
+/// The packet with these options (a multiple of four bytes) in its IPv4 header.
+pub fn with_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut bytes = [&packet[..20], options, &packet[20..]].concat();
+    bytes[0] = 0x45 + (options.len() / 4) as u8;
+    let length = bytes.len() as u16;
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    fix_ipv4(&mut bytes);
     bytes
 }
 
@@ -181,11 +211,17 @@ pub fn from_tunnel(packet: &[u8]) -> Vec<u8> {
 }
 
 pub fn tunnel_with(vni: u32, inner_destination: &str, packet: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0x08, 0, 0, 0];
+    let frame = ethernet(inner_destination, NODE_2_VTEP_MAC, 0x0800, packet);
+    to_node(NODE_2_MAC, &vxlan_datagram(0x08, vni, &frame))
+}
+
+/// A tunnel packet of node 2 from its outer IP header on, around any inner frame.
+pub fn vxlan_datagram(flags: u8, vni: u32, frame: &[u8]) -> Vec<u8> {
+    let mut payload = vec![flags, 0, 0, 0];
     payload.extend_from_slice(&(vni << 8).to_be_bytes());
-    payload.extend(ethernet(inner_destination, NODE_2_VTEP_MAC, 0x0800, packet));
+    payload.extend_from_slice(frame);
     let datagram = udp_bytes(("192.168.0.22", 51_000), ("192.168.0.21", 8472), &payload, true);
-    to_node(NODE_2_MAC, &ipv4_with("192.168.0.22", "192.168.0.21", 17, 64, &datagram))
+    ipv4_with("192.168.0.22", "192.168.0.21", 17, 64, &datagram)
 }
 
 /// What a frame says, checked as a receiver would.

@@ -55,7 +55,11 @@ impl Core {
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
         decide(tables, &mut self.random, &mut decision);
         match decision.outcome {
-            Outcome::Forward | Outcome::Bridge => {
+            // Tracked like any flow, so that the host's answers are known; without an exception port it is no flow.
+            Outcome::Deliver if tables.host_rate_pps == 0 => {
+                batch.dispositions[index] = drop(DropReason::HostAbsent)
+            }
+            Outcome::Forward | Outcome::Bridge | Outcome::Deliver => {
                 if !decision.bridged {
                     batch.meta[index].flags &= !BRIDGED;
                 }
@@ -65,7 +69,6 @@ impl Core {
                 }
             }
             Outcome::Answer => self.answer_echo(batch, index, tables, events, now),
-            Outcome::Deliver => self.deliver_packet(batch, index, tables, now),
             Outcome::Reject(reason) => {
                 self.count_refused(&decision, tables);
                 self.refuse(batch, index, IcmpError::PortUnreachable, reason, tables, events, now);

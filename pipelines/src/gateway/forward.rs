@@ -58,6 +58,7 @@ impl Hop {
 /// Why a packet with a flow does not simply leave.
 enum Obstacle {
     Bridge,
+    Host,
     Unresolved,
     HopLimit,
     Size(u16),
@@ -77,7 +78,7 @@ impl Core {
         waiting: &mut Waiting,
         now: Timestamp,
     ) {
-        if let Err(obstacle) = self.try_forward(batch, index, id, tables) {
+        if let Err(obstacle) = self.try_forward(batch, index, id, tables, false) {
             self.overcome(obstacle, batch, index, id, tables, events, waiting, now);
         }
     }
@@ -90,6 +91,7 @@ impl Core {
         index: usize,
         id: EntryId,
         tables: &Tables,
+        host_allowed: bool,
     ) -> Result<(), Obstacle> {
         let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return Ok(()) };
         let value = &self.flows.entry(id).value;
@@ -100,6 +102,9 @@ impl Core {
         let adjacency = &self.hop.adjacency;
         if adjacency.epoch != value.epoch || !adjacency.is_usable() {
             return Err(Obstacle::Unresolved);
+        }
+        if adjacency.kind == KIND_HOST && !host_allowed {
+            return Err(Obstacle::Host);
         }
         // The host's own packets start here, and what is for it ends here: neither is a hop.
         let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
@@ -132,6 +137,16 @@ impl Core {
     ) {
         match obstacle {
             Obstacle::Bridge => self.bridge(batch, index, id, tables),
+            Obstacle::Host => {
+                // The host's own stack is slower than the data path, so it gets its packets under a limit.
+                if self.host_limit.take(now) {
+                    if let Err(obstacle) = self.try_forward(batch, index, id, tables, true) {
+                        self.overcome(obstacle, batch, index, id, tables, events, waiting, now);
+                    }
+                } else {
+                    batch.dispositions[index] = Disposition::Drop(DropReason::HostRateLimited.code());
+                }
+            }
             Obstacle::HopLimit => {
                 self.refuse(
                     batch,
@@ -153,7 +168,7 @@ impl Core {
                         stored.epoch = adjacency.epoch;
                         self.hop = Hop { record, adjacency };
                         // The record is usable now, so at the most another obstacle is left.
-                        match self.try_forward(batch, index, id, tables) {
+                        match self.try_forward(batch, index, id, tables, false) {
                             Ok(()) | Err(Obstacle::Unresolved) => {}
                             Err(obstacle) => {
                                 self.overcome(obstacle, batch, index, id, tables, events, waiting, now);

@@ -15,7 +15,6 @@ use crate::meta::{Kind, Meta, NO_ENTRY};
 use crate::stage::parse::ECHO_REPLY;
 use crate::stage::tcp_state::{self, TcpState, Verdict};
 use crate::table::Timeouts;
-use crate::table::interface::HOST_INTERFACE;
 
 /// State of a flow that is not TCP and has no answer yet.
 pub const STATE_UNREPLIED: u8 = 0;
@@ -130,26 +129,11 @@ pub fn initial_state(meta: &Meta) -> Result<u8, DropReason> {
     match meta.key.protocol {
         PROTOCOL_TCP => match tcp_state::next(TcpState::None, meta.tcp_flags, true) {
             Verdict::Next(state) => Ok(state as u8),
-            _ if meta.interface == HOST_INTERFACE => {
-                host_answer(meta.tcp_flags).ok_or(DropReason::TcpInvalid)
-            }
             _ => Err(DropReason::TcpInvalid),
         },
         PROTOCOL_ICMP if meta.tcp_flags == ECHO_REPLY => Err(DropReason::IcmpUnsolicited),
         _ => Ok(STATE_UNREPLIED),
     }
-}
-
-/// The state that an answer of the host's own stack starts with: what is delivered to the host makes no flow, since the
-/// host tracks its connections itself, so that its answer is the first packet here.
-fn host_answer(tcp_flags: u8) -> Option<u8> {
-    let state = match tcp_flags {
-        flags if flags & FLAG_RST != 0 => TcpState::Close,
-        flags if flags & FLAG_SYN != 0 => TcpState::SynReceived,
-        flags if flags & FLAG_FIN != 0 => TcpState::FinWait,
-        _ => return None,
-    };
-    Some(state as u8)
 }
 
 /// Records a first packet's TCP numbers in its new entry.
@@ -180,26 +164,4 @@ pub fn is_expired(flows: &Flows, pair: u32, timeouts: &Timeouts, now_ms: u32) ->
     flows.pair(pair).is_some_and(|(first, second)| {
         idle_ms(&first.value, &second.value, now_ms) > timeout_ms(timeouts, &first.key, first.value.state)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use engine::wire::tcp::FLAG_ACK;
-
-    use super::*;
-    use crate::flow::flow_key;
-
-    #[test]
-    fn the_hosts_answers_start_flows_and_nobody_elses_do() {
-        let first = |interface: u8, tcp_flags: u8| {
-            let key = flow_key(PROTOCOL_TCP, 1, 22, 2, 40_000);
-            initial_state(&Meta { key, interface, tcp_flags, ..Meta::default() })
-        };
-        let host = |tcp_flags: u8| first(HOST_INTERFACE, tcp_flags);
-        assert_eq!(host(FLAG_SYN | FLAG_ACK), Ok(TcpState::SynReceived as u8));
-        assert_eq!(host(FLAG_RST | FLAG_ACK), Ok(TcpState::Close as u8));
-        assert_eq!(host(FLAG_SYN), Ok(TcpState::SynSent as u8));
-        assert_eq!(host(0), Err(DropReason::TcpInvalid));
-        assert_eq!(first(1, FLAG_SYN | FLAG_ACK), Err(DropReason::TcpInvalid));
-    }
 }

@@ -9,10 +9,12 @@ use crate::drop_reason::DropReason;
 use crate::meta::{Meta, TUNNELLED};
 use crate::table::{OverlayTable, Tables};
 
-/// ECN codepoint: congestion experienced (RFC 3168, section 5).
-const CONGESTION_EXPERIENCED: u8 = 0b11;
-/// ECN codepoint: not ECN-capable.
+/// ECN codepoints (RFC 3168, section 5): the field's two bits.
+const ECN: u8 = 0b11;
 const NOT_CAPABLE: u8 = 0b00;
+const CAPABLE_1: u8 = 0b01;
+const CAPABLE_0: u8 = 0b10;
+const CONGESTION_EXPERIENCED: u8 = 0b11;
 
 /// Makes packets from the tunnel packets of the overlay's interface.
 pub fn run(batch: &mut Batch<Meta>, tables: &Tables) {
@@ -38,12 +40,21 @@ fn decapsulate(data: &[u8], meta: &mut Meta, overlay: &OverlayTable) -> Result<(
     if header.destination != overlay.mac {
         return Err(DropReason::InnerForeignMac);
     }
-    if meta.outer_ecn == CONGESTION_EXPERIENCED {
-        if meta.traffic_class & 0b11 == NOT_CAPABLE {
-            return Err(DropReason::CongestionNotCapable);
-        }
-        meta.traffic_class |= CONGESTION_EXPERIENCED;
-    }
+    let dscp = meta.traffic_class & !ECN;
+    meta.traffic_class = dscp | leaving_ecn(meta.traffic_class & ECN, meta.outer_ecn)?;
     meta.interface = overlay.interface;
     Ok(())
+}
+
+/// The ECN field that leaves the tunnel (RFC 6040, figure 4).
+#[inline(always)]
+fn leaving_ecn(inner: u8, outer: u8) -> Result<u8, DropReason> {
+    match (inner, outer) {
+        (NOT_CAPABLE, CONGESTION_EXPERIENCED) => Err(DropReason::CongestionNotCapable),
+        (NOT_CAPABLE, _) => Ok(NOT_CAPABLE),
+        (_, CONGESTION_EXPERIENCED) => Ok(CONGESTION_EXPERIENCED),
+        // Where ECT(1) is a milder mark than CE (RFC 6660), the tunnel may have set it on the way.
+        (CAPABLE_0, CAPABLE_1) => Ok(CAPABLE_1),
+        _ => Ok(inner),
+    }
 }

@@ -1,0 +1,10 @@
+//! Forwarding on the reference cluster, stage by stage: frames in, frames out, every counter asserted.
+
+mod support;
+
+#[path = "forwarding/arp.rs"]
+mod arp;
+#[path = "forwarding/bridge.rs"]
+mod bridge;
+#[path = "forwarding/overlay.rs"]
+mod overlay;

@@ -1,0 +1,278 @@
+//! ARP: what the gateway answers, what it learns, and how packets wait for a next hop.
+
+use pipelines::gateway::Gauge;
+use pnet::packet::arp::ArpOperations;
+
+use crate::support::packets::*;
+use crate::support::{World, dynamic, ip, pod_port, reference};
+
+/// A station of the underlay that nothing is configured for.
+const STRANGER: (&str, &str) = ("02:00:c0:a8:00:4d", "192.168.0.77");
+
+/// The stranger's answer to the gateway's request.
+fn answer_from_stranger() -> Vec<u8> {
+    arp(ArpOperations::Reply, STRANGER, (NODE_MAC, "192.168.0.21"), NODE_MAC)
+}
+
+/// A packet from pod 7 to the stranger; `number` tells one from the other.
+fn to_stranger(number: u8) -> Vec<u8> {
+    from_pod(7, &udp("172.30.76.7:4000", "192.168.0.77:9", &[number]))
+}
+
+#[test]
+fn own_addresses_are_answered_on_every_interface_with_its_mac() {
+    let mut world = World::new(&reference());
+    for (port, asker, mac) in [
+        (pod_port(7), (pod_mac(7), "172.30.76.7"), BRIDGE_MAC),
+        ("eth0", (CLIENT_MAC.to_owned(), "192.168.0.50"), NODE_MAC),
+    ] {
+        for address in ["172.30.76.1", "192.168.0.21", "172.30.76.0"] {
+            let answers = world.exchange(port, &arp_request((&asker.0, asker.1), address), port);
+            assert_eq!(answers.len(), 1, "{address} on {port}");
+            let (operation, sender, target) = read_arp(&answers[0]);
+            assert_eq!((operation, sender), (2, (mac.to_owned(), ip(address))));
+            assert_eq!(target, (asker.0.clone(), ip(asker.1)));
+            assert_eq!(answers[0][..12], [octets(&asker.0), octets(mac)].concat());
+        }
+    }
+    assert_eq!(world.accounts(), "received 6, originated 6, transmitted 6, consumed 6");
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+#[test]
+fn other_addresses_are_not_answered_on_the_underlay() {
+    let mut world = World::new(&reference());
+    // Neither for pods, whose routers know where they are, nor for services: proxy ARP is the host link's alone.
+    for address in ["172.30.76.7", "10.254.80.22", "192.168.0.99"] {
+        assert!(
+            world.exchange("eth0", &arp_request((CLIENT_MAC, "192.168.0.50"), address), "eth0").is_empty()
+        );
+    }
+    world.assert_drops(&[("arp_unanswered", 3)]);
+    assert_eq!(world.accounts(), "received 3, dropped 3");
+    world.assert_balanced();
+}
+
+#[test]
+fn next_hop_is_asked_for_three_times_and_packets_wait_until_then() {
+    let mut world = World::new(&dynamic());
+    world.send(pod_port(7), &to_stranger(0));
+    world.turn();
+    world.advance_ms(1);
+    world.send(pod_port(7), &to_stranger(1));
+    let mut requests = Vec::new();
+    for millisecond in 0..3_000 {
+        world.turn();
+        for frame in world.sent("eth0") {
+            let (operation, sender, target) = read_arp(&frame);
+            assert_eq!((operation, sender), (1, (NODE_MAC.to_owned(), ip("192.168.0.21"))));
+            assert_eq!(target, ("00:00:00:00:00:00".to_owned(), ip(STRANGER.1)));
+            assert_eq!(frame[..6], [0xff; 6]);
+            requests.push(millisecond);
+        }
+        assert_eq!(world.account(engine::counters::Account::Held), 2, "after {millisecond} ms");
+        world.advance_ms(1);
+    }
+    // Due after 1,000 ms each; the sweep comes by every record about four times a second.
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    assert!(requests.windows(2).all(|pair| (1_000..1_300).contains(&(pair[1] - pair[0]))), "{requests:?}");
+    world.advance_ms(10);
+    world.assert_drops(&[("neighbour_unresolved", 2)]);
+    assert_eq!(world.accounts(), "received 2, originated 3, transmitted 3, dropped 2");
+    assert_eq!(world.gauge(Gauge::NeighbourRequests), 3);
+    world.assert_balanced();
+
+    // Given up is forgotten: the next packet asks anew, and finds the station that has come up meanwhile.
+    world.advance_ms(1_500);
+    assert_eq!(world.exchange(pod_port(7), &to_stranger(2), "eth0").len(), 1, "one request");
+    let sent = world.exchange("eth0", &answer_from_stranger(), "eth0");
+    assert!(sent.is_empty());
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent("eth0")[0]).payload, [2]);
+    world.assert_balanced();
+}
+
+#[test]
+fn learned_next_hop_is_used_at_once() {
+    let mut world = World::new(&dynamic());
+    // It has asked for the gateway, so the gateway knows it (RFC 826: the merge flag's other branch).
+    world.exchange("eth0", &arp_request(STRANGER, "192.168.0.21"), "eth0");
+    let sent = world.exchange(pod_port(7), &to_stranger(0), "eth0");
+    let seen = read(&sent[0]);
+    assert_eq!((seen.destination_mac.as_str(), seen.source_mac.as_str()), (STRANGER.0, NODE_MAC));
+    assert_eq!((seen.source, seen.to()), (ip("192.168.0.21"), "192.168.0.77:9".to_owned()));
+    // Whoever asks for somebody else is not learned, and nor is an address that is not on that link.
+    world.exchange("eth0", &arp_request(("02:00:c0:a8:00:4e", "192.168.0.78"), "192.168.0.99"), "eth0");
+    world.exchange("eth0", &arp_request(("02:00:c0:a8:00:4f", "8.8.8.8"), "192.168.0.21"), "eth0");
+    assert_eq!(world.neighbours.find(1, ip("192.168.0.78").into()), None);
+    assert_eq!(world.neighbours.find(1, ip("8.8.8.8").into()), None);
+    assert_eq!(world.accounts(), "received 4, originated 2, transmitted 3, consumed 2, dropped 1");
+    world.assert_drops(&[("arp_unanswered", 1)]);
+    world.assert_balanced();
+}
+
+#[test]
+fn held_packets_leave_in_order_and_only_so_many_are_held() {
+    let mut world = World::new(&dynamic());
+    for number in 0..40 {
+        world.send(pod_port(7), &to_stranger(number));
+    }
+    world.turn();
+    world.assert_drops(&[("neighbour_unresolved", 8)]);
+    assert_eq!(world.accounts(), "received 40, originated 1, transmitted 1, dropped 8, held 32");
+    world.sent("eth0");
+    world.send("eth0", &answer_from_stranger());
+    world.turn();
+    world.advance_ms(1);
+    let numbers: Vec<u8> = world.sent("eth0").iter().map(|frame| read(frame).payload[0]).collect();
+    assert_eq!(numbers, (0..32).collect::<Vec<u8>>());
+    assert_eq!(world.accounts(), "received 41, originated 1, transmitted 33, consumed 1, dropped 8");
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 1);
+    world.assert_balanced();
+}
+
+#[test]
+fn claim_to_an_own_address_is_a_conflict() {
+    let mut world = World::new(&reference());
+    let claim = arp(ArpOperations::Reply, (CLIENT_MAC, "192.168.0.21"), (NODE_MAC, "192.168.0.21"), NODE_MAC);
+    world.exchange("eth0", &claim, "eth0");
+    let gratuitous = arp_request((&pod_mac(7), "172.30.76.1"), "172.30.76.1");
+    assert!(world.exchange(pod_port(7), &gratuitous, pod_port(6)).is_empty(), "it is not passed on either");
+    world.assert_drops(&[("arp_conflict", 2)]);
+    assert_eq!(world.accounts(), "received 2, dropped 2");
+    // The gateway goes on answering.
+    assert_eq!(
+        world.exchange("eth0", &arp_request((CLIENT_MAC, "192.168.0.50"), "192.168.0.21"), "eth0").len(),
+        1
+    );
+    world.assert_balanced();
+}
+
+#[test]
+fn host_is_told_that_everything_is_behind_the_gateway() {
+    let mut world = World::new(&reference());
+    let own = world.configuration.exception.as_ref().unwrap().mac.to_string();
+    for address in ["8.8.8.8", "172.30.76.7", "10.254.80.22"] {
+        world.send_from_host(&arp_request(("02:00:00:00:00:99", "192.168.0.21"), address));
+        world.turn();
+        let answers = world.sent_to_host();
+        let (operation, sender, target) = read_arp(&answers[0]);
+        assert_eq!((operation, sender), (2, (own.clone(), ip(address))));
+        assert_eq!(target, ("02:00:00:00:00:99".to_owned(), ip("192.168.0.21")));
+    }
+    // Whether anybody else has its own address, it asks in vain (RFC 5227, section 2.1.1).
+    world.send_from_host(&arp_request(("02:00:00:00:00:99", "0.0.0.0"), "192.168.0.21"));
+    world.turn();
+    assert!(world.sent_to_host().is_empty());
+    assert_eq!(world.accounts(), "handed_in 4, originated 3, handed_off 3, consumed 4");
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+#[test]
+fn gratuitous_arp_moves_a_next_hop_in_place() {
+    let mut world = World::new(&dynamic());
+    world.exchange("eth0", &arp_request(STRANGER, "192.168.0.21"), "eth0");
+    world.exchange(pod_port(7), &to_stranger(0), "eth0");
+    let record = world.neighbours.find(1, ip(STRANGER.1).into()).unwrap();
+    let epoch = world.neighbours.epoch(record);
+    let moved = ("02:00:c0:a8:00:aa", STRANGER.1);
+    world.exchange("eth0", &arp_request(moved, moved.1), "eth0");
+    let sent = world.exchange(pod_port(7), &to_stranger(1), "eth0");
+    assert_eq!(read(&sent[0]).destination_mac, moved.0);
+    assert_eq!(world.neighbours.find(1, ip(STRANGER.1).into()), Some(record));
+    assert_eq!(world.neighbours.epoch(record), epoch, "flows notice nothing");
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 1);
+    world.assert_drops(&[("arp_unanswered", 1)]);
+    world.assert_balanced();
+}
+
+#[test]
+fn tunnel_follows_the_mac_of_its_carrier() {
+    let mut world = World::new(&dynamic().replace(
+        "[[neighbours]]\ninterface = \"eth0\"\naddress = \"192.168.0.22\"\nmac = \"02:00:c0:a8:00:22\"\n",
+        "",
+    ));
+    // The tunnel's other end is asked for as soon as the tables are there.
+    let (_, _, target) = read_arp(&world.sent("eth0")[0]);
+    assert_eq!(target.1, ip("192.168.0.22"));
+    let packet = from_pod(7, &udp("172.30.76.7:1", "172.30.9.2:2", b"first"));
+    assert!(world.exchange(pod_port(7), &packet, "eth0").is_empty(), "it waits");
+    let reply =
+        |mac: &str| arp(ArpOperations::Reply, (mac, "192.168.0.22"), (NODE_MAC, "192.168.0.21"), NODE_MAC);
+    world.exchange("eth0", &reply(NODE_2_MAC), "eth0");
+    world.advance_ms(1);
+    let (outer, _, inner) = read_tunnel(&world.sent("eth0")[0]);
+    assert_eq!((outer.destination_mac.as_str(), inner.payload.as_slice()), (NODE_2_MAC, b"first".as_slice()));
+    world.exchange("eth0", &reply("02:00:c0:a8:00:bb"), "eth0");
+    let sent = world.exchange(pod_port(7), &packet, "eth0");
+    assert_eq!(read_tunnel(&sent[0]).0.destination_mac, "02:00:c0:a8:00:bb");
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 1);
+    world.assert_drops(&[]);
+    assert_eq!(world.accounts(), "received 4, originated 1, transmitted 3, consumed 2");
+    world.assert_balanced();
+}
+
+/// What the bridge sends to pod 7 when an outside client's packet arrives for it; the ports that it left by.
+fn to_pod_7(world: &mut World, number: u8) -> Vec<&'static str> {
+    world.send("eth0", &to_node(CLIENT_MAC, &udp("192.168.0.50:5000", "172.30.76.7:5", &[number])));
+    world.turn();
+    world.advance_ms(1);
+    [7, 6, 5, 3, 2]
+        .into_iter()
+        .filter(|last| {
+            world
+                .sent(pod_port(*last))
+                .iter()
+                .any(|frame| frame[12..14] == [8, 0] && read(frame).payload == [number])
+        })
+        .map(pod_port)
+        .collect()
+}
+
+#[test]
+fn station_that_moves_takes_its_next_hop_along() {
+    let mut world = World::new(&dynamic());
+    assert!(to_pod_7(&mut world, 0).is_empty(), "it is asked for at all ports");
+    assert_eq!(world.gauge(Gauge::NeighbourRequests), 5);
+    let answer =
+        arp(ArpOperations::Reply, (&pod_mac(7), "172.30.76.7"), (BRIDGE_MAC, "172.30.76.1"), BRIDGE_MAC);
+    world.send(pod_port(7), &answer);
+    world.turn();
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent(pod_port(7))[0]).payload, [0]);
+    assert_eq!(to_pod_7(&mut world, 1), [pod_port(7)]);
+    // Anything it sends from its new place tells, no ARP needed.
+    world.exchange(pod_port(6), &from_pod(7, &udp("172.30.76.7:5", "192.168.0.22:5000", b"here")), "eth0");
+    assert_eq!(to_pod_7(&mut world, 2), [pod_port(6)]);
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 2);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+#[test]
+fn next_hop_is_asked_again_by_unicast_and_forgotten_when_it_is_gone() {
+    let mut world = World::new(&dynamic());
+    world.exchange("eth0", &arp_request(STRANGER, "192.168.0.21"), "eth0");
+    world.advance_ms(29_990);
+    assert!(world.sent("eth0").is_empty());
+    world.advance_ms(400);
+    let probes = world.sent("eth0");
+    assert_eq!(probes.len(), 1);
+    assert_eq!(probes[0][..6], octets(STRANGER.0), "asked by unicast");
+    // While it is being asked it is used, and its answer confirms it for as long again.
+    assert_eq!(read(&world.exchange(pod_port(7), &to_stranger(0), "eth0")[0]).destination_mac, STRANGER.0);
+    world.exchange("eth0", &answer_from_stranger(), "eth0");
+    world.advance_ms(29_900);
+    assert!(world.sent("eth0").is_empty());
+    world.advance_ms(4_500);
+    assert_eq!(world.sent("eth0").len(), 3, "three probes and no answer");
+    assert_eq!(world.neighbours.find(1, ip(STRANGER.1).into()), None);
+    // The flow asks anew and waits; nothing is sent to a station that is not there.
+    let sent = world.exchange(pod_port(7), &to_stranger(1), "eth0");
+    assert_eq!((sent.len(), read_arp(&sent[0]).0), (1, 1));
+    assert_eq!(world.account(engine::counters::Account::Held), 1);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
