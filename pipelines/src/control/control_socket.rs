@@ -206,3 +206,73 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Value, String> {
         None => Ok(reply),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::show::{Filter, What};
+    use crate::control::testing::start;
+
+    /// Sends `line` and gives what comes back.
+    fn exchange(socket: &Path, line: &str) -> String {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    #[test]
+    fn requests_are_answered_in_one_line_and_wrong_ones_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("made/control.sock");
+        let (gateway, _) = start(&folder.path().join("a.toml"));
+        let server =
+            ControlSocket::start(BoundSocket::bind(&socket).unwrap(), gateway.running.view()).unwrap();
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let reply = exchange(&socket, "{\"show\":\"routes\"}\n");
+        assert_eq!((reply.matches('\n').count(), reply.starts_with("{\"rows\":[")), (1, true), "{reply}");
+        for (request, expected) in [
+            ("nonsense\n", "the request is not understood"),
+            ("{\"show\":\"weather\"}\n", "unknown variant `weather`"),
+            ("{\"show\":\"routes\",\"filter\":{\"color\":1}}\n", "unknown field `color`"),
+            ("{\"show\":\"routes\",\"filter\":{\"port\":1}}\n", "the filter `port` means nothing here"),
+            ("{\"show\":\"conntrack\",\"filter\":{\"protocol\":\"x\"}}\n", "`x` is no protocol"),
+        ] {
+            let reply: Value = serde_json::from_str(&exchange(&socket, request)).unwrap();
+            let error = reply["error"].as_str().unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+        let long = format!("{{\"show\":\"{}\"}}\n", "x".repeat(REQUEST_LENGTH_MAX as usize));
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        // The server stops reading, so the rest may find nobody.
+        let _ = stream.write_all(long.as_bytes());
+        let mut reply = String::new();
+        let _ = stream.read_to_string(&mut reply);
+        assert!(reply.is_empty() || reply.contains("not understood"), "{reply}");
+
+        let request = Request { show: What::Workers, filter: Filter::default(), text: true };
+        assert!(ask(&socket, &request).unwrap()["text"].as_str().unwrap().starts_with("worker  core"));
+        drop(server);
+        assert!(!socket.exists());
+        assert!(ask(&socket, &request).unwrap_err().contains("no gateway answers"));
+        assert_eq!(gateway.running.stop().lost_threads, 0);
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_anything_else_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        // Closed without its file being removed, as after a crash.
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(socket.exists());
+        let bound = BoundSocket::bind(&socket).unwrap();
+        assert!(matches!(BoundSocket::bind(&socket), Err(SocketError::InUse(path)) if path == socket));
+        drop(bound);
+        std::fs::write(&socket, "precious").unwrap();
+        assert!(matches!(BoundSocket::bind(&socket), Err(SocketError::NoSocket(_))));
+        assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+    }
+}

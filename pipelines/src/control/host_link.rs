@@ -157,10 +157,10 @@ impl HostLink {
     }
 }
 
-/// The running link.
+/// The running link. Dropping it stops it.
 pub struct HostThread {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<HostLink>,
+    thread: Option<JoinHandle<HostLink>>,
 }
 
 impl HostThread {
@@ -183,20 +183,30 @@ impl HostThread {
         };
         let thread = std::thread::Builder::new().name("host".to_owned()).spawn(body)?;
         match started.recv().unwrap_or_else(|_| Err("the exception link ended before it started".into())) {
-            Ok(()) => Ok(Self { stop, thread }),
+            Ok(()) => Ok(Self { stop, thread: Some(thread) }),
             Err(reason) => Err(ThreadError::Enter(reason)),
         }
     }
 
     /// Whether the thread still runs.
     pub fn is_alive(&self) -> bool {
-        !self.thread.is_finished()
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Stops the link, to be called when the workers have stopped. None: it had met a defect.
-    pub fn stop(self) -> Option<HostLink> {
+    pub fn stop(mut self) -> Option<HostLink> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Option<HostLink> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok()
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for HostThread {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

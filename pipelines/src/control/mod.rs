@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod config;
+pub mod control_loop;
 pub mod control_socket;
 pub mod cores;
 #[cfg(feature = "dpdk")]
@@ -17,6 +18,8 @@ pub mod runtime;
 pub mod show;
 pub mod signals;
 pub mod slots;
+#[cfg(test)]
+mod testing;
 pub mod view;
 pub mod watch;
 pub mod worker_threads;

@@ -132,3 +132,103 @@ impl OpenPorts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{CONFIGURATION, parsed};
+
+    const PODS: &str = r#"
+[node]
+addresses = ["192.168.0.21"]
+[[ports]]
+name = "eth0"
+role = "underlay"
+mac = "02:00:c0:a8:00:15"
+address = "192.168.0.21/24"
+[[ports]]
+name = "pod-1"
+role = "pod"
+[[ports]]
+name = "pod-2"
+role = "pod"
+[bridge]
+address = "172.30.76.1/24"
+mac = "02:42:67:05:b5:30"
+[overlay]
+underlay = "eth0"
+address = "172.30.76.0"
+mac = "8a:22:81:5e:d8:b7"
+[[routes]]
+destination = "0.0.0.0/0"
+via = "192.168.0.1"
+interface = "eth0"
+[[fdb]]
+interface = "docker0"
+mac = "02:42:ac:1e:4c:02"
+port = "pod-2"
+"#;
+
+    fn merged(from: &str, to: &str) -> Result<Configuration, String> {
+        keep_running_parts(&parsed(from), parsed(to)).map_err(|error| error.to_string())
+    }
+
+    fn changed(text: &str, from: &str, to: &str) -> String {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_stays_and_the_rest_is_taken() {
+        let new = changed(CONFIGURATION, "capacity = 1024", "capacity = 4096\nudp_s = 7");
+        let new = changed(&new, "mac = \"02:00:c0:a8:00:15\"", "mac = \"02:00:c0:a8:00:16\"");
+        let merged = merged(CONFIGURATION, &new).unwrap();
+        assert_eq!((merged.conntrack.capacity, merged.conntrack.udp_s), (1_024, 7));
+        assert_eq!(merged.ports, parsed(CONFIGURATION).ports);
+    }
+
+    #[test]
+    fn ports_in_another_order_keep_their_numbers() {
+        let pod_2 = "[[ports]]\nname = \"pod-2\"\nrole = \"pod\"\n";
+        let new = changed(PODS, pod_2, "");
+        let new = changed(&new, "[[ports]]\nname = \"eth0\"", &format!("{pod_2}[[ports]]\nname = \"eth0\""));
+        assert_eq!(parsed(&new).overlay.unwrap().underlay, 1);
+        let merged = merged(PODS, &new).unwrap();
+        assert_eq!(merged, parsed(PODS));
+    }
+
+    #[test]
+    fn what_needs_ports_that_are_not_open_is_refused() {
+        let renamed = PODS.replace("pod-2", "pod-3");
+        assert!(
+            merged(PODS, &renamed)
+                .unwrap_err()
+                .contains("the station 02:42:ac:1e:4c:02 needs the port `pod-3`")
+        );
+        let renamed = PODS.replace("eth0", "eth1");
+        assert!(merged(PODS, &renamed).unwrap_err().contains("the overlay needs the port `eth1`"));
+        assert!(merged(PODS, CONFIGURATION).unwrap_err().contains("no `[bridge]` any more"));
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        let running = parsed(CONFIGURATION);
+        let mut builder = Builder::new(1, crate::control::build::HostFacts::default());
+        builder.build(&running).unwrap();
+        let mut reloader = Reloader::new(&path, running, builder);
+        assert!(reloader.reload().is_err_and(|error| error.to_string().contains("cannot be read")));
+        std::fs::write(&path, changed(CONFIGURATION, "[node]", "[nude]")).unwrap();
+        assert!(reloader.reload().is_err_and(|error| error.to_string().contains("did you mean")));
+        std::fs::write(&path, CONFIGURATION).unwrap();
+        let reload = reloader.reload().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((reload.tables.generation, reload.restart_keys.len()), (2, 0));
+        std::fs::write(&path, changed(CONFIGURATION, "capacity = 1024", "capacity = 2048")).unwrap();
+        let reload = reloader.reload().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            (reload.tables.generation, reload.restart_keys),
+            (3, vec!["conntrack.capacity".to_owned()])
+        );
+    }
+}

@@ -115,13 +115,7 @@ impl Running {
         });
         let idle = idle_policy(configuration);
         let workers = WorkerThreads::start(assembly.workers, cores, idle, clock, &ports.entry)?;
-        let host = match link.map(|link| HostThread::start(link, &ports.entry)).transpose() {
-            Ok(host) => host,
-            Err(error) => {
-                workers.stop();
-                return Err(error.into());
-            }
-        };
+        let host = link.map(|link| HostThread::start(link, &ports.entry)).transpose()?;
         Ok(Self { publisher: assembly.publisher, view, workers, host })
     }
 

@@ -2,23 +2,22 @@
 
 use std::hash::BuildHasher;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::control::build::Builder;
 use crate::control::config::{self, Configuration, Diagnostic};
+use crate::control::control_loop::control_loop;
 use crate::control::control_socket::{BoundSocket, ControlSocket, SocketError};
 use crate::control::cores::{self, CorePlan};
 use crate::control::devices::{self, CloseError, OpenError, Opened};
-use crate::control::events::ControlEvent;
 use crate::control::metrics::{MetricsError, MetricsListener, MetricsServer};
 use crate::control::reload::Reloader;
-use crate::control::running::{Running, StartError, WorkersBehind, accounting_is_balanced};
+use crate::control::running::{Running, StartError, accounting_is_balanced};
+use crate::control::show;
 use crate::control::signals;
-use crate::control::view::View;
-use crate::control::watch::{FileWatch, Fingerprint};
+use crate::control::watch::FileWatch;
 
 /// Why the gateway did not run, or not to its proper end.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +99,7 @@ pub fn run(path: &Path) -> Result<Outcome, RunError> {
     let stopped = running.stop();
     let buffers_in_flight = devices.close()?;
     Ok(Outcome {
-        summary: stopped.view.summary(),
+        summary: show::counters_text(&stopped.view),
         is_balanced: accounting_is_balanced(&stopped.view),
         buffers_in_flight,
         lost_threads: stopped.lost_threads,
@@ -134,84 +133,4 @@ fn announce(configuration: &Configuration, cores: &CorePlan) {
         services = configuration.services.len(),
         "the gateway runs"
     );
-}
-
-/// How long the configuration's folder must be quiet before the file is read.
-const QUIET: Duration = Duration::from_millis(50);
-/// How long a folder that never gets quiet is waited for.
-const QUIET_PATIENCE: Duration = Duration::from_secs(1);
-/// How often threads are looked after.
-const TICK: Duration = Duration::from_millis(500);
-/// How often retired tables are asked for, while there are some.
-const RECLAIM_TICK: Duration = Duration::from_millis(20);
-
-fn control_loop(path: &Path, mut reloader: Reloader, running: &mut Running, events: &Receiver<ControlEvent>) {
-    let mut seen = Fingerprint::of(path);
-    loop {
-        let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
-        let mut event = match events.recv_timeout(tick) {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) if running.is_alive() => continue,
-            Err(RecvTimeoutError::Timeout) => ControlEvent::Stop("a thread that met a defect"),
-            Err(RecvTimeoutError::Disconnected) => ControlEvent::Stop("nobody can signal any more"),
-        };
-        if event == ControlEvent::FileTouched {
-            event = settle(events);
-        }
-        match event {
-            ControlEvent::Stop(reason) => {
-                info!(reason, "stopping");
-                return;
-            }
-            ControlEvent::FileTouched if Fingerprint::of(path) == seen => {}
-            ControlEvent::FileTouched | ControlEvent::Reload => {
-                seen = Fingerprint::of(path);
-                reload(&mut reloader, running);
-            }
-        }
-    }
-}
-
-/// Waits until the folder is quiet. Gives what is to be done then: a signal goes before.
-fn settle(events: &Receiver<ControlEvent>) -> ControlEvent {
-    let deadline = Instant::now() + QUIET_PATIENCE;
-    while Instant::now() < deadline {
-        match events.recv_timeout(QUIET) {
-            Ok(ControlEvent::FileTouched) => {}
-            Ok(event) => return event,
-            Err(_) => break,
-        }
-    }
-    ControlEvent::FileTouched
-}
-
-fn reload(reloader: &mut Reloader, running: &mut Running) {
-    let outcome = reloader.reload().map_err(|error| error.to_string()).and_then(|reload| {
-        let generation = reload.tables.generation;
-        running.publish(reload.tables).map_err(|behind: WorkersBehind| behind.to_string())?;
-        Ok((generation, reload.warnings, reload.restart_keys))
-    });
-    let reloads = &running.view().reloads;
-    match outcome {
-        Ok((generation, warnings, restart_keys)) => {
-            reloads.note_applied();
-            warnings.iter().for_each(|warning| warn!("{warning}"));
-            if !restart_keys.is_empty() {
-                warn!(keys = restart_keys.join(", "), "these changes wait for a restart");
-            }
-            info!(generation, "reloaded");
-        }
-        Err(reason) => {
-            reloads.note_failed(&reason);
-            reason.lines().for_each(|line| error!("{line}"));
-            error!("not reloaded: the running tables stay");
-        }
-    }
-}
-
-impl View {
-    /// The last words: all counters, for people.
-    pub fn summary(&self) -> String {
-        crate::control::show::counters_text(self)
-    }
 }

@@ -28,7 +28,7 @@ pub enum ThreadError {
     Enter(String),
 }
 
-/// The running workers.
+/// The running workers. Dropping them stops them.
 pub struct WorkerThreads {
     stop: StopFlag,
     threads: Vec<JoinHandle<Worker<Gateway>>>,
@@ -59,19 +59,13 @@ impl WorkerThreads {
             let body = move || run(worker, number, core, &stop, idle, clock, &entry, &ready);
             match std::thread::Builder::new().name(format!("worker-{number}")).spawn(body) {
                 Ok(thread) => running.threads.push(thread),
-                Err(error) => {
-                    running.stop();
-                    return Err(error.into());
-                }
+                Err(error) => return Err(error.into()),
             }
         }
         drop(ready);
         for _ in 0..running.threads.len() {
             let outcome = started.recv().unwrap_or_else(|_| Err("a worker ended before it started".into()));
-            if let Err(reason) = outcome {
-                running.stop();
-                return Err(ThreadError::Enter(reason));
-            }
+            outcome.map_err(ThreadError::Enter)?;
         }
         Ok(running)
     }
@@ -83,9 +77,19 @@ impl WorkerThreads {
 
     /// Stops the workers after their turn and gives them back, with all that they hold. One that met a defect is
     /// missing.
-    pub fn stop(self) -> Vec<Worker<Gateway>> {
+    pub fn stop(mut self) -> Vec<Worker<Gateway>> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Vec<Worker<Gateway>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        self.threads.drain(..).filter_map(|thread| thread.join().ok()).collect()
+    }
+}
+
+impl Drop for WorkerThreads {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

@@ -8,3 +8,6 @@ mod server;
 
 pub use collector::{encode, families};
 pub use server::{MetricsError, MetricsListener, MetricsServer};
+
+#[cfg(test)]
+mod tests;

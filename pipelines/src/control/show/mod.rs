@@ -190,3 +190,6 @@ pub fn answer(view: &View, request: &Request) -> Result<Value, String> {
     }
     Ok(json!({ "show": request.show, "rows": table.rows, "truncated": table.truncated }))
 }
+
+#[cfg(test)]
+mod tests;
