@@ -8,3 +8,7 @@ mod arp;
 mod bridge;
 #[path = "forwarding/overlay.rs"]
 mod overlay;
+#[path = "forwarding/hygiene.rs"]
+mod hygiene;
+#[path = "forwarding/routes.rs"]
+mod routes;
