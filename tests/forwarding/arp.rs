@@ -276,3 +276,77 @@ fn next_hop_is_asked_again_by_unicast_and_forgotten_when_it_is_gone() {
     world.assert_drops(&[]);
     world.assert_balanced();
 }
+
+/// The reference, where pod 7's MAC is configured and its port is not.
+fn without_port_of_pod_7() -> String {
+    reference().replace(
+        "[[fdb]]\ninterface = \"docker0\"\nmac = \"02:42:ac:1e:4c:07\"\nport = \"business-manager-1\"\n",
+        "",
+    )
+}
+
+#[test]
+fn static_next_hop_is_found_when_its_station_speaks() {
+    let mut world = World::new(&without_port_of_pod_7());
+    assert!(to_pod_7(&mut world, 0).is_empty());
+    world.exchange(pod_port(7), &from_pod(7, &udp("172.30.76.7:5", "192.168.0.22:9", b"I am here")), "eth0");
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent(pod_port(7))[0]).payload, [0]);
+    // Silent until its port is forgotten, it speaks again from another one.
+    world.jump_s(302);
+    world.exchange(
+        pod_port(6),
+        &from_pod(7, &udp("172.30.76.7:5", "192.168.0.22:9", b"and now here")),
+        "eth0",
+    );
+    assert_eq!(to_pod_7(&mut world, 1), [pod_port(6)]);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+#[test]
+fn static_next_hop_is_asked_for_its_port_whenever_it_is_needed() {
+    let mut world = World::new(&without_port_of_pod_7());
+    let requests = |world: &mut World| world.sent(pod_port(7)).len();
+    assert_eq!(requests(&mut world), 1, "asked as soon as the tables are there");
+    // The pod was not up yet. Nobody is asked for nothing, and each need asks once a second at the most.
+    world.advance_ms(5_000);
+    assert_eq!(requests(&mut world), 0);
+    for number in 0..3 {
+        world.send("eth0", &to_node(CLIENT_MAC, &udp("192.168.0.50:5000", "172.30.76.7:5", &[number])));
+        world.turn();
+        world.advance_ms(10);
+    }
+    assert_eq!(requests(&mut world), 1);
+    let answer =
+        arp(ArpOperations::Reply, (&pod_mac(7), "172.30.76.7"), (BRIDGE_MAC, "172.30.76.1"), BRIDGE_MAC);
+    world.send(pod_port(7), &answer);
+    world.turn();
+    world.advance_ms(1);
+    let numbers: Vec<u8> = world.sent(pod_port(7)).iter().map(|frame| read(frame).payload[0]).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+/// Many nodes at once: a step sends a bounded number of requests, and the rest follows at once without losing a try.
+#[test]
+fn many_remotes_are_all_asked_for_at_once() {
+    let mut text = dynamic();
+    for node in 100..140 {
+        let mac = format!("0a:00:00:00:00:{node:02x}");
+        text += &format!(
+            "\n[[neighbours]]\ninterface = \"flannel.1\"\naddress = \"172.30.{node}.0\"\nmac = \"{mac}\"\n"
+        );
+        text += &format!(
+            "\n[[fdb]]\ninterface = \"flannel.1\"\nmac = \"{mac}\"\nremote = \"192.168.0.{node}\"\n"
+        );
+    }
+    let mut world = World::new(&text);
+    world.advance_ms(300);
+    let asked: std::collections::BTreeSet<_> =
+        world.sent("eth0").iter().map(|frame| read_arp(frame).2.1).collect();
+    assert_eq!(asked.len(), 40);
+    assert_eq!(world.gauge(Gauge::NeighbourRequests), 40);
+    world.assert_balanced();
+}

@@ -143,9 +143,8 @@ impl Core {
             // Nobody answers ARP inside the tunnel: what flannel has not written is not there.
             return Err(NotYet::Never(DropReason::NeighbourUnresolved));
         }
-        if found.is_none() {
-            events.raise(Event::Resolve { interface, address: next_hop });
-        }
+        // Also of a next hop that is being asked for: a static one whose port is not known waits for somebody to need it.
+        events.raise(Event::Resolve { interface, address: next_hop });
         Err(NotYet::Wait(interface, next_hop))
     }
 
