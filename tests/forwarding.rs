@@ -6,6 +6,8 @@ mod support;
 mod arp;
 #[path = "forwarding/bridge.rs"]
 mod bridge;
+#[path = "forwarding/host.rs"]
+mod host;
 #[path = "forwarding/hygiene.rs"]
 mod hygiene;
 #[path = "forwarding/overlay.rs"]

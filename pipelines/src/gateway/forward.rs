@@ -237,7 +237,12 @@ impl Core {
 }
 
 #[inline(always)]
-fn leave(packet: &mut Packet, meta: &Meta, adjacency: &Adjacency, identification: u16) -> Disposition {
+pub(crate) fn leave(
+    packet: &mut Packet,
+    meta: &Meta,
+    adjacency: &Adjacency,
+    identification: u16,
+) -> Disposition {
     if !apply::strip(packet, meta) {
         return Disposition::Drop(DropReason::Ipv4Truncated.code());
     }
@@ -252,7 +257,7 @@ fn way(adjacency: &Adjacency) -> Disposition {
     if adjacency.kind == KIND_HOST { Disposition::Host } else { Disposition::Transmit(adjacency.port) }
 }
 
-fn hold(
+pub(crate) fn hold(
     batch: &mut Batch<Meta>,
     index: usize,
     interface: InterfaceId,
