@@ -290,6 +290,7 @@ impl Pipeline for Gateway {
         for index in first_packets {
             core.first_packet(batch, usize::from(index), tables, events, waiting, now);
         }
+        waiting.settle();
         core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);
         if !events.list.is_empty() {
             self.step_machine(batch, now);
@@ -392,6 +393,11 @@ impl Core {
             if is_translated || !self.error_of_host(batch, index, tables, events, waiting, now) {
                 batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
             }
+            return true;
+        }
+        if waiting.has_waited(index) {
+            // Its flow's state has moved on by it when it came.
+            self.forward(batch, index, id, tables, events, waiting, now);
             return true;
         }
         self.later_packet(batch, index, id, tables, events, waiting, now)

@@ -1,6 +1,7 @@
 //! ARP: what the gateway answers, what it learns, and how packets wait for a next hop.
 
 use pipelines::gateway::Gauge;
+use pipelines::stage::tcp_state::TcpState;
 use pnet::packet::arp::ArpOperations;
 
 use crate::support::packets::*;
@@ -348,5 +349,68 @@ fn many_remotes_are_all_asked_for_at_once() {
         world.sent("eth0").iter().map(|frame| read_arp(frame).2.1).collect();
     assert_eq!(asked.len(), 40);
     assert_eq!(world.gauge(Gauge::NeighbourRequests), 40);
+    world.assert_balanced();
+}
+
+/// Packets that wait go first, also when more of them wait than one turn takes, and when the answer and later packets of
+/// their flows arrive within one millisecond, in one turn and in the next.
+#[test]
+fn later_packets_do_not_overtake_those_that_wait() {
+    let mut world = World::new(&dynamic());
+    let hops = ["192.168.0.77", "192.168.0.78", "192.168.0.79"];
+    let send = |world: &mut World, number: u8| {
+        for hop in hops {
+            let packet = udp("172.30.76.7:4000", &format!("{hop}:9"), &[number]);
+            world.send(pod_port(7), &from_pod(7, &packet));
+        }
+    };
+    for number in 0..30 {
+        send(&mut world, number);
+    }
+    world.turn();
+    world.sent("eth0");
+    world.advance_ms(1);
+    for hop in hops {
+        let station = ("02:00:c0:a8:00:4d", hop);
+        world.send("eth0", &arp(ArpOperations::Reply, station, (NODE_MAC, "192.168.0.21"), NODE_MAC));
+    }
+    send(&mut world, 30);
+    world.turn();
+    send(&mut world, 31);
+    world.turn();
+    world.advance_ms(2);
+    let sent = world.sent("eth0");
+    for hop in hops {
+        let to_hop = sent.iter().map(|frame| read(frame)).filter(|seen| seen.destination == ip(hop));
+        let numbers: Vec<u8> = to_hop.map(|seen| seen.payload[0]).collect();
+        assert_eq!(numbers, (0..32).collect::<Vec<u8>>(), "to {hop}");
+    }
+    world.assert_drops(&[]);
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 3);
+    world.assert_balanced();
+}
+
+/// A packet that waited is looked at once by connection tracking: a FIN that waits is one FIN.
+#[test]
+fn packet_that_waited_is_tracked_once() {
+    let mut world = World::new(&dynamic());
+    world.exchange("eth0", &arp_request(STRANGER, "192.168.0.21"), "eth0");
+    let client = "172.30.76.7:4000";
+    let sent = world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", SYN, b"")), "eth0");
+    let leaving = read(&sent[0]);
+    let answer = tcp(&leaving.to(), &leaving.from(), SYN | ACK, b"");
+    world.send("eth0", &to_node(STRANGER.0, &answer));
+    world.turn();
+    world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", ACK, b"")), "eth0");
+    // The next hop is gone by the time that the client closes.
+    world.advance_ms(34_500);
+    assert_eq!(world.neighbours.find(1, ip(STRANGER.1).into()), None);
+    world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", FIN | ACK, b"")), "eth0");
+    world.exchange("eth0", &answer_from_stranger(), "eth0");
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent("eth0")[0]).flags, u16::from(FIN | ACK));
+    let flows = world.workers[0].pipeline.flows();
+    let (entry, _) = (0..flows.capacity() as u32).find_map(|pair| flows.pair(pair)).unwrap();
+    assert_eq!(TcpState::from_number(entry.value.state), TcpState::FinWait);
     world.assert_balanced();
 }

@@ -1,6 +1,7 @@
 //! Reload: a change reaches the flows that it is about, and no others.
 
 use engine::table::flow::EntryId;
+use pipelines::flow::FLAG_ORIGINAL;
 use pipelines::gateway::Gauge;
 use pipelines::table::SlotCounter;
 
@@ -14,11 +15,12 @@ fn route(destination: &str, via: &str) -> String {
 /// The record and epoch that the flow of this source port remembers for its original direction.
 fn remembered(world: &World, source_port: u16) -> (u32, u32) {
     let flows = world.workers[0].pipeline.flows();
-    let found = (0..flows.capacity() as u32 * 2)
+    let entries: Vec<_> = (0..flows.capacity() as u32 * 2)
         .map(|number| flows.entry(EntryId(number)))
-        .find(|entry| entry.key.valid != 0 && entry.key.source_port == source_port)
-        .unwrap();
-    (found.value.adjacency, found.value.epoch)
+        .filter(|entry| entry.value.has(FLAG_ORIGINAL) && entry.key.source_port == source_port)
+        .collect();
+    assert_eq!(entries.len(), 1);
+    (entries[0].value.adjacency, entries[0].value.epoch)
 }
 
 /// Where a pod's datagram to an outside address goes next.

@@ -57,6 +57,9 @@ impl Core {
                 return hold(batch, index, interface, next_hop, waiting, now);
             }
         };
+        if waiting.would_overtake(index, adjacency.interface, adjacency.address) {
+            return hold(batch, index, adjacency.interface, adjacency.address, waiting, now);
+        }
         if value.adjacency != record || value.epoch != adjacency.epoch {
             let stored = self.flows.value_mut(id);
             stored.adjacency = record;
