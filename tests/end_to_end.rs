@@ -126,10 +126,8 @@ fn a_replay_of_the_kernels_traffic_is_sound_and_repeatable() {
         5,
         "echo replies of cl1"
     );
-    assert!(
-        capture::count(underlay, "vxlan && tcp.flags.syn == 1 && tcp.flags.ack == 1") >= 20,
-        "connections to dp1"
-    );
+    let opened = capture::count(underlay, "vxlan && tcp.flags.syn == 1 && tcp.flags.ack == 1");
+    assert!(opened >= 20, "{opened} of 20 connections to dp1 were answered; {summary}");
     assert_balanced(&summary);
 }
 
