@@ -6,5 +6,13 @@ mod support;
 mod arp;
 #[path = "forwarding/bridge.rs"]
 mod bridge;
+#[path = "forwarding/host.rs"]
+mod host;
+#[path = "forwarding/hygiene.rs"]
+mod hygiene;
 #[path = "forwarding/overlay.rs"]
 mod overlay;
+#[path = "forwarding/reload.rs"]
+mod reload;
+#[path = "forwarding/routes.rs"]
+mod routes;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use engine::port::pcap::CaptureReader;
+use engine::random::Random;
 use frames::{
     BRIDGE, Content, Ip, NODE_1, NODE_2, OUTSIDE, PODS, REMOTE_POD, Sent, Station, Written, arp_request,
     datagram, frame, ip, ping, read_sent, syn, tunnelled, tunnelled_as, write_capture,
@@ -75,20 +77,10 @@ impl Outcome {
         drops
     }
 
-    /// What must be true of every replay.
+    /// What must be true of every replay whose outputs are looked at.
     fn check(&self) {
+        check_accounting(&self.report);
         let (report, facts) = (&self.report.report, &self.report.replay);
-        assert!(report.accounting.balanced, "{report}");
-        assert_eq!((report.accounting.held, facts.buffers_lost), (0, 0));
-        assert_eq!(facts.records, facts.injected + facts.own + facts.truncated + facts.oversized);
-        let arrived = report.accounting.received + report.accounting.handed_in;
-        assert_eq!(arrived, facts.injected + facts.neighbour_answers);
-        assert_eq!(report.drops.iter().map(|drop| drop.packets).sum::<u64>(), report.accounting.dropped);
-        let sum = |counter: fn(&pipelines::report::PortReport) -> u64| {
-            report.ports.iter().map(counter).sum::<u64>()
-        };
-        assert_eq!(sum(|port| port.transmitted_packets), report.accounting.transmitted);
-        assert_eq!(sum(|port| port.received_packets), report.accounting.received);
         for output in &facts.outputs {
             assert_eq!(output.packets, self.sent[&output.port].len() as u64);
             if let Some(port) = report.port(&output.port) {
@@ -97,6 +89,21 @@ impl Outcome {
         }
         assert_eq!(self.report.warnings, []);
     }
+}
+
+/// What must be true of every replay.
+fn check_accounting(report: &ReplayReport) {
+    let (report, facts) = (&report.report, &report.replay);
+    assert!(report.accounting.balanced, "{report}");
+    assert_eq!((report.accounting.held, facts.buffers_lost), (0, 0));
+    assert_eq!(facts.records, facts.injected + facts.own + facts.truncated + facts.oversized);
+    let arrived = report.accounting.received + report.accounting.handed_in;
+    assert_eq!(arrived, facts.injected + facts.neighbour_answers);
+    assert_eq!(report.drops.iter().map(|drop| drop.packets).sum::<u64>(), report.accounting.dropped);
+    let sum =
+        |counter: fn(&pipelines::report::PortReport) -> u64| report.ports.iter().map(counter).sum::<u64>();
+    assert_eq!(sum(|port| port.transmitted_packets), report.accounting.transmitted);
+    assert_eq!(sum(|port| port.received_packets), report.accounting.received);
 }
 
 fn options(folder: &Path, inputs: &[(String, PathBuf)], outputs: &[&str]) -> ReplayOptions {
@@ -534,4 +541,57 @@ fn what_the_kernel_sent_is_forwarded_and_decodes() {
     let files: Vec<PathBuf> =
         PORTS.iter().map(|port| outcome.folder.path().join(format!("out-{port}.pcap"))).collect();
     tshark::check(&files, outcome.folder.path());
+}
+
+/// The records of one of the kernel's captures.
+fn records(path: &Path) -> Vec<Written> {
+    let mut reader = CaptureReader::open(path).unwrap();
+    let mut records = Vec::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        records.push((record.timestamp.0, record.bytes.to_vec(), record.bytes.len()));
+    }
+    records
+}
+
+/// A few bytes of each record changed, some cut short, some at another time.
+fn damage(records: &mut [Written], random: &mut Random) {
+    for (time_ns, bytes, length) in records {
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len().min(120) as u32) as usize;
+            bytes[at] = random.next_u32() as u8;
+        }
+        if random.below(10) == 0 {
+            bytes.truncate(random.below(bytes.len() as u32) as usize);
+            *length = bytes.len();
+        }
+        if random.below(20) == 0 {
+            *time_ns += random.next_u64() % (4_000_000 * MILLISECOND_NS);
+        }
+    }
+}
+
+#[test]
+fn whatever_comes_in_is_accounted_for() {
+    let (folder, mut options) = kernel_captures();
+    let originals: Vec<Vec<Written>> = options.inputs.iter().map(|input| records(&input.path)).collect();
+    let mut reasons = BTreeMap::new();
+    let mut random = Random::new(5);
+    for round in 0..40 {
+        for (input, original) in options.inputs.iter_mut().zip(&originals) {
+            let mut frames = vec![original.clone(); 3].concat();
+            damage(&mut frames, &mut random);
+            input.path = write_capture(folder.path(), &format!("in-{}.pcap", input.port), &frames);
+        }
+        (options.seed, options.resolve_neighbours) = (round, round % 3 != 0);
+        let report = replay(&options).unwrap_or_else(|error| panic!("{error}"));
+        check_accounting(&report);
+        for drop in &report.report.drops {
+            *reasons.entry(drop.reason).or_insert(0) += drop.packets;
+        }
+    }
+    for reason in
+        ["ethernet_truncated", "ipv4_checksum", "ipv4_truncated", "outer_udp_checksum", "arp_malformed"]
+    {
+        assert!(reasons.contains_key(reason), "{reason} is not among {reasons:?}");
+    }
 }

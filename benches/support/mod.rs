@@ -117,7 +117,10 @@ impl Load {
     }
 }
 
-/// That node with `services` services of eight backends on node 2, and room for `flows` flows.
+/// Backends of each service: enough that masqueraded loads never run out of ports.
+const BACKENDS: usize = 48;
+
+/// That node with `services` services of [`BACKENDS`] backends on node 2, and room for `flows` flows.
 pub fn configuration(load: Load, flows: usize, services: usize) -> String {
     let pods = match load {
         Load::Masquerade | Load::NewMasquerade => "[\"172.30.76.0/24\"]",
@@ -129,7 +132,7 @@ pub fn configuration(load: Load, flows: usize, services: usize) -> String {
         .replace("SOCKET", "/run/pollgate/bench.sock")
         .replace("DEVICE", "net_null0");
     let backends: Vec<String> =
-        (0..8).map(|last| format!("{{ address = \"172.30.9.{}:8080\" }}", 2 + last)).collect();
+        (0..BACKENDS).map(|last| format!("{{ address = \"172.30.9.{}:8080\" }}", 2 + last)).collect();
     let backends = backends.join(", ");
     for service in 0..services {
         let address = Ipv4Addr::from(service_address(service));
@@ -146,7 +149,7 @@ fn service_address(service: usize) -> u32 {
     0x0afe_8000 + service as u32
 }
 
-/// One frame a flow, in an order in which neighbours share nothing; the inner frame is 64 bytes with its checksum field.
+/// One frame a flow; the inner frame is 64 bytes with its checksum field.
 pub fn frames(load: Load, flows: usize, services: usize) -> Arc<Vec<Vec<u8>>> {
     let frame = |flow: usize| {
         // An odd multiplier shuffles within a power of two.
@@ -168,6 +171,14 @@ pub fn frames(load: Load, flows: usize, services: usize) -> Arc<Vec<Vec<u8>>> {
         frame
     };
     Arc::new((0..flows).map(frame).collect())
+}
+
+/// Fisher and Yates's shuffle, the same every time.
+fn shuffle(frames: &mut [Vec<u8>]) {
+    let mut random = engine::random::Random::new(9);
+    for last in (1..frames.len()).rev() {
+        frames.swap(last, random.below(last as u32 + 1) as usize);
+    }
 }
 
 /// Makes each packet a flow of its own: the inner source address counts up, its checksum follows.
@@ -224,8 +235,9 @@ impl Bench {
             now: Timestamp::from_seconds(1_000),
         };
         // Until every flow is there, and every line has been touched once more.
-        let turns = if load.is_new() { 2 * flows / 32 } else { 2 * flows.div_ceil(32) + 64 };
+        let turns = if load.is_new() { 4 * flows / 32 } else { 2 * flows.div_ceil(32) + 64 };
         bench.turns(turns as u64);
+        assert_eq!(bench.outcome().1, 0, "packets were dropped: {}", load.name());
         bench
     }
 

@@ -21,7 +21,7 @@ pub enum Outcome {
     Bridge,
     /// Answered here: an echo to one of the gateway's addresses.
     Answer,
-    /// To the host's own stack; the flow is remembered, so that the answers are known.
+    /// To the host's own stack; the flow is remembered, so that what the host answers is known as an answer.
     Deliver,
     /// Refused with ICMP port unreachable, and dropped for the reason.
     Reject(DropReason),

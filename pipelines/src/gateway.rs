@@ -17,6 +17,7 @@
 
 mod first_packet;
 mod forward;
+mod host;
 mod queries;
 
 pub use queries::{FlowAnswer, FlowQuery, FlowReport};
@@ -39,7 +40,7 @@ use engine::worker::{Pipeline, WorkerCounters};
 use crate::decision::Decision;
 use crate::drop_reason::DropReason;
 use crate::events::Events;
-use crate::flow::Flows;
+use crate::flow::{FLAG_TRANSLATED, Flows};
 use crate::meta::{Kind, Meta, NO_ENTRY};
 use crate::neighbour_machine::{Event, Frames, NeighbourMachine};
 use crate::ownership::{self, Ownership};
@@ -47,7 +48,6 @@ use crate::stage::conntrack::{self, Step};
 use crate::stage::{arp, dnat, fdb_lookup, parse, route_lookup, snat_mark, validate, vxlan_decap};
 use crate::table::Tables;
 use crate::table::bridge_mac::BridgeMacs;
-use crate::table::interface::HOST_INTERFACE;
 use crate::table::neighbour::Neighbours;
 use crate::waiting::Waiting;
 
@@ -282,7 +282,7 @@ impl Pipeline for Gateway {
         core.count_flooded(flooded);
         conntrack::find(batch, &core.flows);
         core.hop.forget();
-        core.prefetch_adjacencies(batch);
+        core.prefetch_for_flows(batch, tables);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
         for index in 0..batch.len() {
             if batch.is_pending(index) && !core.known_flow(batch, index, tables, events, waiting, now) {
@@ -293,6 +293,7 @@ impl Pipeline for Gateway {
         for index in first_packets {
             core.first_packet(batch, usize::from(index), tables, events, waiting, now);
         }
+        waiting.settle();
         core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);
         if !events.list.is_empty() {
             self.step_machine(batch, now);
@@ -359,17 +360,22 @@ impl Core {
         }
     }
 
-    /// The second line of memory that an established packet needs, asked for before the first is used.
-    fn prefetch_adjacencies(&self, batch: &Batch<Meta>) {
+    /// The other lines that established packets need, asked for before the first is used: next hop and backend counters.
+    fn prefetch_for_flows(&self, batch: &Batch<Meta>, tables: &Tables) {
+        let counters = tables.backend_counters.get(usize::from(self.ownership.worker()));
         let mut last = u32::MAX;
         for index in 0..batch.len() {
             let entry = batch.meta[index].entry;
-            if entry != NO_ENTRY && batch.meta[index].kind == Kind::Flow {
-                let adjacency = self.flows.entry(EntryId(entry)).value.adjacency;
-                if adjacency != last {
-                    self.neighbours.prefetch(adjacency);
-                    last = adjacency;
-                }
+            if entry == NO_ENTRY || batch.meta[index].kind != Kind::Flow {
+                continue;
+            }
+            let value = &self.flows.entry(EntryId(entry)).value;
+            if value.adjacency != last {
+                last = value.adjacency;
+                self.neighbours.prefetch(last);
+            }
+            if let Some(counters) = counters {
+                counters.prefetch(value.backend_slot);
             }
         }
     }
@@ -388,11 +394,37 @@ impl Core {
         if meta.entry == NO_ENTRY {
             return false;
         }
+        let id = EntryId(meta.entry);
         if meta.kind == Kind::IcmpError {
-            batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
+            // About a flow that nothing is rewritten of it is right as it is; others would have to be translated.
+            let is_translated = self.flows.entry(id).value.has(FLAG_TRANSLATED);
+            if is_translated || !self.error_of_host(batch, index, tables, events, waiting, now) {
+                batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
+            }
             return true;
         }
-        let id = EntryId(meta.entry);
+        if waiting.has_waited(index) {
+            // Its flow's state has moved on by it when it came.
+            self.forward(batch, index, id, tables, events, waiting, now);
+            return true;
+        }
+        self.later_packet(batch, index, id, tables, events, waiting, now)
+    }
+
+    /// Handles a packet of the flow of `id`. False: the flow is over, and the packet opens another in its place.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    #[inline(always)]
+    pub(crate) fn later_packet(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+    ) -> bool {
+        let meta = batch.meta[index];
         let Some(packet) = batch.packet(index) else { return true };
         match conntrack::advance(&mut self.flows, id, packet, &meta, now.millis()) {
             Step::Reopen => return false,
@@ -400,13 +432,5 @@ impl Core {
             Step::Pass => self.forward(batch, index, id, tables, events, waiting, now),
         }
         true
-    }
-
-    /// Whether the host's stack may get another packet now.
-    pub(crate) fn deliver(&mut self, meta: &Meta, tables: &Tables, now: Timestamp) -> Result<(), DropReason> {
-        if tables.host_rate_pps == 0 || meta.interface == HOST_INTERFACE {
-            return Err(DropReason::HostAbsent);
-        }
-        if self.host_limit.take(now) { Ok(()) } else { Err(DropReason::HostRateLimited) }
     }
 }

@@ -294,6 +294,7 @@ impl NeighbourMachine {
         frames: &mut Frames,
     ) -> Option<u32> {
         if let Some(index) = self.neighbours.find(interface, address) {
+            self.ask_for_port(tables, index, now_ms, frames);
             return Some(index);
         }
         let static_mac = tables.neighbours.get(&(interface, address)).copied();
@@ -341,10 +342,7 @@ impl NeighbourMachine {
                 if let Some(port) = self.stations.find(mac) {
                     self.records[index as usize].port = Some(port);
                 }
-                if record.state == State::Static && self.records[index as usize].port.is_none() {
-                    // The MAC is known and the port is not: the answer to a request tells.
-                    self.ask(tables, index, now_ms, frames);
-                }
+                self.ask_for_port(tables, index, now_ms, frames);
                 self.plain(tables, index)
             }
             InterfaceKind::Host => Adjacency::FREE,
@@ -450,14 +448,11 @@ impl NeighbourMachine {
     }
 
     fn hear_station(&mut self, tables: &Tables, mac: MacAddress, port: PortId, now_ms: u32) {
-        let before = self.stations.find(mac);
-        if self.stations.hear(mac, port, now_ms) {
+        if self.stations.hear(mac, port, now_ms) || !self.stations.learn(mac, port, false, now_ms) {
             return;
         }
-        if !self.stations.learn(mac, port, false, now_ms) || before.is_none() {
-            return;
-        }
-        // It moved: next hops with this MAC leave by the new port from now on.
+        // It moved, spoke for the first time, or spoke again after it had been forgotten: next hops with this MAC leave
+        // by its port from now on.
         let mut unsent = Frames::new();
         for index in 1..self.records.len() {
             let record = &self.records[index];
@@ -490,8 +485,24 @@ impl NeighbourMachine {
         }
     }
 
+    /// Of a static next hop on the bridge the MAC is known and the port may not be: the answer to a request tells. Asked
+    /// when it is made and whenever a packet needs it, no more than once in [`RETRY_MS`].
+    fn ask_for_port(&mut self, tables: &Tables, index: u32, now_ms: u32, frames: &mut Frames) {
+        let record = &self.records[index as usize];
+        let is_bridge = matches!(tables.interface(record.interface).kind, InterfaceKind::Bridge);
+        let is_due = now_ms.wrapping_sub(record.due_ms) as i32 >= 0;
+        if record.state == State::Static && record.port.is_none() && is_bridge && is_due {
+            self.ask(tables, index, now_ms, frames);
+        }
+    }
+
     fn ask(&mut self, tables: &Tables, index: u32, now_ms: u32, frames: &mut Frames) {
         let record = &mut self.records[index as usize];
+        if frames.is_full() {
+            // It stays due, and this was no try.
+            record.due_ms = now_ms;
+            return;
+        }
         let interface = tables.interface(record.interface);
         record.tries = record.tries.saturating_add(1);
         record.due_ms = now_ms.wrapping_add(RETRY_MS);
@@ -513,7 +524,7 @@ impl NeighbourMachine {
         let mut frame = Frame { interface: record.interface, port, bytes: [0; FRAME_LENGTH] };
         copy_into(&mut frame.bytes, 0, &header);
         copy_into(&mut frame.bytes, ethernet::HEADER_LENGTH, &request);
-        // No room: the record stays due and is asked for again.
+        // There is room, as was seen above.
         let _ = frames.try_push(frame);
     }
 

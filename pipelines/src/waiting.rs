@@ -2,6 +2,9 @@
 //!
 //! A packet waits as it arrived, not yet rewritten, and starts over when its next hop is known. These are the packets
 //! that count as held.
+//!
+//! **Invariant:** packets of one worker to one next hop leave in the order that they came: while any waits, later ones
+//! wait behind it, also when the next hop is known by then.
 
 use arrayvec::ArrayVec;
 use engine::batch::{Batch, Disposition};
@@ -34,6 +37,8 @@ struct Waiter {
 pub struct Waiting {
     list: ArrayVec<Waiter, WAITING_MAX>,
     looked_ms: u32,
+    /// Packets at the front of the batch that have waited.
+    resumed: usize,
 }
 
 impl Waiting {
@@ -45,6 +50,25 @@ impl Waiting {
     /// Whether none does.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Whether the packet at this place of the batch has waited, and so has been looked at before.
+    #[inline(always)]
+    pub fn has_waited(&self, index: usize) -> bool {
+        index < self.resumed
+    }
+
+    /// Whether the packet at this place of the batch would overtake one that waits for the same next hop.
+    #[inline(always)]
+    pub fn would_overtake(&self, index: usize, interface: InterfaceId, next_hop: u32) -> bool {
+        !self.list.is_empty()
+            && !self.has_waited(index)
+            && self.list.iter().any(|waiter| waiter.interface == interface && waiter.next_hop == next_hop)
+    }
+
+    /// The batch has been worked through.
+    pub fn settle(&mut self) {
+        self.resumed = 0;
     }
 
     /// Lets a packet wait. Gives it back when too many do.
@@ -65,7 +89,7 @@ impl Waiting {
     }
 
     /// Moves packets whose next hop is known into the batch, in the order that they came, and drops those that have
-    /// waited too long. Looks at the most once a millisecond.
+    /// waited too long. Looks at the most once a millisecond. The batch is empty before.
     pub fn resume(&mut self, batch: &mut Batch<Meta>, neighbours: &Neighbours, now: Timestamp) {
         let now_ms = now.millis();
         if self.list.is_empty() || now_ms == self.looked_ms {
@@ -88,5 +112,6 @@ impl Waiting {
             }
         }
         self.list = kept;
+        self.resumed = batch.len();
     }
 }

@@ -1,6 +1,7 @@
 //! ARP: what the gateway answers, what it learns, and how packets wait for a next hop.
 
 use pipelines::gateway::Gauge;
+use pipelines::stage::tcp_state::TcpState;
 use pnet::packet::arp::ArpOperations;
 
 use crate::support::packets::*;
@@ -274,5 +275,142 @@ fn next_hop_is_asked_again_by_unicast_and_forgotten_when_it_is_gone() {
     assert_eq!((sent.len(), read_arp(&sent[0]).0), (1, 1));
     assert_eq!(world.account(engine::counters::Account::Held), 1);
     world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+/// The reference, where pod 7's MAC is configured and its port is not.
+fn without_port_of_pod_7() -> String {
+    reference().replace(
+        "[[fdb]]\ninterface = \"docker0\"\nmac = \"02:42:ac:1e:4c:07\"\nport = \"business-manager-1\"\n",
+        "",
+    )
+}
+
+#[test]
+fn static_next_hop_is_found_when_its_station_speaks() {
+    let mut world = World::new(&without_port_of_pod_7());
+    assert!(to_pod_7(&mut world, 0).is_empty());
+    world.exchange(pod_port(7), &from_pod(7, &udp("172.30.76.7:5", "192.168.0.22:9", b"I am here")), "eth0");
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent(pod_port(7))[0]).payload, [0]);
+    // Silent until its port is forgotten, it speaks again from another one.
+    world.jump_s(302);
+    world.exchange(
+        pod_port(6),
+        &from_pod(7, &udp("172.30.76.7:5", "192.168.0.22:9", b"and now here")),
+        "eth0",
+    );
+    assert_eq!(to_pod_7(&mut world, 1), [pod_port(6)]);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+#[test]
+fn static_next_hop_is_asked_for_its_port_whenever_it_is_needed() {
+    let mut world = World::new(&without_port_of_pod_7());
+    let requests = |world: &mut World| world.sent(pod_port(7)).len();
+    assert_eq!(requests(&mut world), 1, "asked as soon as the tables are there");
+    // The pod was not up yet. Nobody is asked for nothing, and each need asks once a second at the most.
+    world.advance_ms(5_000);
+    assert_eq!(requests(&mut world), 0);
+    for number in 0..3 {
+        world.send("eth0", &to_node(CLIENT_MAC, &udp("192.168.0.50:5000", "172.30.76.7:5", &[number])));
+        world.turn();
+        world.advance_ms(10);
+    }
+    assert_eq!(requests(&mut world), 1);
+    let answer =
+        arp(ArpOperations::Reply, (&pod_mac(7), "172.30.76.7"), (BRIDGE_MAC, "172.30.76.1"), BRIDGE_MAC);
+    world.send(pod_port(7), &answer);
+    world.turn();
+    world.advance_ms(1);
+    let numbers: Vec<u8> = world.sent(pod_port(7)).iter().map(|frame| read(frame).payload[0]).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+/// Many nodes at once: a step sends a bounded number of requests, and the rest follows at once without losing a try.
+#[test]
+fn many_remotes_are_all_asked_for_at_once() {
+    let mut text = dynamic();
+    for node in 100..140 {
+        let mac = format!("0a:00:00:00:00:{node:02x}");
+        text += &format!(
+            "\n[[neighbours]]\ninterface = \"flannel.1\"\naddress = \"172.30.{node}.0\"\nmac = \"{mac}\"\n"
+        );
+        text += &format!(
+            "\n[[fdb]]\ninterface = \"flannel.1\"\nmac = \"{mac}\"\nremote = \"192.168.0.{node}\"\n"
+        );
+    }
+    let mut world = World::new(&text);
+    world.advance_ms(300);
+    let asked: std::collections::BTreeSet<_> =
+        world.sent("eth0").iter().map(|frame| read_arp(frame).2.1).collect();
+    assert_eq!(asked.len(), 40);
+    assert_eq!(world.gauge(Gauge::NeighbourRequests), 40);
+    world.assert_balanced();
+}
+
+/// Packets that wait go first, also when more of them wait than one turn takes, and when the answer and later packets of
+/// their flows arrive within one millisecond, in one turn and in the next.
+#[test]
+fn later_packets_do_not_overtake_those_that_wait() {
+    let mut world = World::new(&dynamic());
+    let hops = ["192.168.0.77", "192.168.0.78", "192.168.0.79"];
+    let send = |world: &mut World, number: u8| {
+        for hop in hops {
+            let packet = udp("172.30.76.7:4000", &format!("{hop}:9"), &[number]);
+            world.send(pod_port(7), &from_pod(7, &packet));
+        }
+    };
+    for number in 0..30 {
+        send(&mut world, number);
+    }
+    world.turn();
+    world.sent("eth0");
+    world.advance_ms(1);
+    for hop in hops {
+        let station = ("02:00:c0:a8:00:4d", hop);
+        world.send("eth0", &arp(ArpOperations::Reply, station, (NODE_MAC, "192.168.0.21"), NODE_MAC));
+    }
+    send(&mut world, 30);
+    world.turn();
+    send(&mut world, 31);
+    world.turn();
+    world.advance_ms(2);
+    let sent = world.sent("eth0");
+    for hop in hops {
+        let to_hop = sent.iter().map(|frame| read(frame)).filter(|seen| seen.destination == ip(hop));
+        let numbers: Vec<u8> = to_hop.map(|seen| seen.payload[0]).collect();
+        assert_eq!(numbers, (0..32).collect::<Vec<u8>>(), "to {hop}");
+    }
+    world.assert_drops(&[]);
+    assert_eq!(world.gauge(Gauge::FlowsCreated), 3);
+    world.assert_balanced();
+}
+
+/// A packet that waited is looked at once by connection tracking: a FIN that waits is one FIN.
+#[test]
+fn packet_that_waited_is_tracked_once() {
+    let mut world = World::new(&dynamic());
+    world.exchange("eth0", &arp_request(STRANGER, "192.168.0.21"), "eth0");
+    let client = "172.30.76.7:4000";
+    let sent = world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", SYN, b"")), "eth0");
+    let leaving = read(&sent[0]);
+    let answer = tcp(&leaving.to(), &leaving.from(), SYN | ACK, b"");
+    world.send("eth0", &to_node(STRANGER.0, &answer));
+    world.turn();
+    world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", ACK, b"")), "eth0");
+    // The next hop is gone by the time that the client closes.
+    world.advance_ms(34_500);
+    assert_eq!(world.neighbours.find(1, ip(STRANGER.1).into()), None);
+    world.exchange(pod_port(7), &from_pod(7, &tcp(client, "192.168.0.77:9", FIN | ACK, b"")), "eth0");
+    world.exchange("eth0", &answer_from_stranger(), "eth0");
+    world.advance_ms(1);
+    assert_eq!(read(&world.sent("eth0")[0]).flags, u16::from(FIN | ACK));
+    let flows = world.workers[0].pipeline.flows();
+    let (entry, _) = (0..flows.capacity() as u32).find_map(|pair| flows.pair(pair)).unwrap();
+    assert_eq!(TcpState::from_number(entry.value.state), TcpState::FinWait);
     world.assert_balanced();
 }

@@ -3,6 +3,7 @@
 use engine::batch::{Batch, Disposition};
 use engine::clock::Timestamp;
 use engine::table::flow::{EntryId, FlowKey, InsertError};
+use engine::wire::ipv4::PROTOCOL_ICMP;
 
 use super::{Core, Gauge, decide};
 use crate::decision::{Decision, Outcome};
@@ -11,10 +12,10 @@ use crate::events::Events;
 use crate::flow::{FLAG_ASSURED, FLAG_ORIGINAL, FlowValue};
 use crate::meta::{BRIDGED, Kind, Meta};
 use crate::ownership::visit;
-use crate::stage::conntrack::{self, Step};
+use crate::stage::conntrack;
+use crate::stage::parse::ECHO_REPLY;
 use crate::stage::reject::{self, IcmpError};
 use crate::stage::snat_mark;
-use crate::table::interface::HOST_INTERFACE;
 use crate::table::{SlotCounter, Tables};
 use crate::waiting::Waiting;
 
@@ -36,15 +37,14 @@ impl Core {
         let meta = batch.meta[index];
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         match meta.kind {
-            Kind::Flow => {}
-            Kind::IcmpError => return self.untracked_error(batch, index, tables, now),
+            Kind::Flow | Kind::IcmpError => {}
             Kind::IcmpOther => {
                 batch.dispositions[index] = drop(DropReason::IcmpTypeUnsupported);
                 return;
             }
             _ => return,
         }
-        if self.join_flow(batch, index, tables, events, waiting, now) {
+        if meta.kind == Kind::Flow && self.join_flow(batch, index, tables, events, waiting, now) {
             return;
         }
         let visited = batch.visits[index];
@@ -52,14 +52,21 @@ impl Core {
             batch.dispositions[index] = Disposition::HandOff { worker, visit };
             return;
         }
+        if meta.kind == Kind::IcmpError {
+            if !self.error_of_host(batch, index, tables, events, waiting, now) {
+                batch.dispositions[index] = drop(DropReason::IcmpErrorUntracked);
+            }
+            return;
+        }
+        if meta.key.protocol == PROTOCOL_ICMP && meta.tcp_flags == ECHO_REPLY {
+            // Before it is asked whom it is for: an answer to an answer would go to and fro for ever.
+            batch.dispositions[index] = drop(DropReason::IcmpUnsolicited);
+            return;
+        }
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
         decide(tables, &mut self.random, &mut decision);
         match decision.outcome {
-            // Tracked like any flow, so that the host's answers are known; without an exception port it is no flow.
-            Outcome::Deliver if tables.host_rate_pps == 0 => {
-                batch.dispositions[index] = drop(DropReason::HostAbsent)
-            }
-            Outcome::Forward | Outcome::Bridge | Outcome::Deliver => {
+            Outcome::Forward | Outcome::Bridge => {
                 if !decision.bridged {
                     batch.meta[index].flags &= !BRIDGED;
                 }
@@ -69,6 +76,11 @@ impl Core {
                 }
             }
             Outcome::Answer => self.answer_echo(batch, index, tables, events, now),
+            Outcome::Deliver => {
+                if let Some(id) = self.open_to_host(batch, index, &decision, tables, now) {
+                    self.forward_admitted(batch, index, id, tables, events, waiting, now);
+                }
+            }
             Outcome::Reject(reason) => {
                 self.count_refused(&decision, tables);
                 self.refuse(batch, index, IcmpError::PortUnreachable, reason, tables, events, now);
@@ -91,23 +103,31 @@ impl Core {
         now: Timestamp,
     ) -> bool {
         let meta = batch.meta[index];
-        let (Some(id), Some(packet)) = (self.flows.find(&meta.key, meta.hash), batch.packet(index)) else {
-            return false;
-        };
-        match conntrack::advance(&mut self.flows, id, packet, &meta, now.millis()) {
-            Step::Pass => self.forward(batch, index, id, tables, events, waiting, now),
-            Step::Invalid => batch.dispositions[index] = Disposition::Drop(DropReason::TcpInvalid.code()),
-            Step::Reopen => {
-                self.flows.remove(id);
-                self.gauges.add(Gauge::FlowsReopened as usize, 1);
-                return false;
-            }
+        let Some(id) = self.flows.find(&meta.key, meta.hash) else { return false };
+        if self.later_packet(batch, index, id, tables, events, waiting, now) {
+            return true;
         }
-        true
+        self.flows.remove(id);
+        self.gauges.add(Gauge::FlowsReopened as usize, 1);
+        false
+    }
+
+    /// Where an untranslated flow is to be created if not here.
+    pub(crate) fn home_elsewhere(
+        &self,
+        batch: &Batch<Meta>,
+        index: usize,
+        key: &FlowKey,
+    ) -> Option<Disposition> {
+        if batch.visits[index] == visit::CREATE {
+            return None;
+        }
+        let (worker, visit) = self.ownership.untranslated_home(key)?;
+        Some(Disposition::HandOff { worker, visit })
     }
 
     /// Makes the flow entry pair of a decision.
-    fn create(
+    pub(crate) fn create(
         &mut self,
         batch: &Batch<Meta>,
         index: usize,
@@ -120,10 +140,9 @@ impl Core {
         let state = conntrack::initial_state(meta).map_err(drop)?;
         let leaving = self.leaving_key(decision, tables).map_err(drop)?;
         if leaving == decision.key
-            && batch.visits[index] != visit::CREATE
-            && let Some((worker, visit)) = self.ownership.untranslated_home(&decision.key)
+            && let Some(elsewhere) = self.home_elsewhere(batch, index, &decision.key)
         {
-            return Err(Disposition::HandOff { worker, visit });
+            return Err(elsewhere);
         }
         let id = self.insert(decision, &leaving, state, tables, now).map_err(drop)?;
         if let Some(packet) = batch.packet(index) {
@@ -204,22 +223,6 @@ impl Core {
         false
     }
 
-    fn untracked_error(&mut self, batch: &mut Batch<Meta>, index: usize, tables: &Tables, now: Timestamp) {
-        let meta = batch.meta[index];
-        let destination = batch.packet(index).and_then(|packet| {
-            let at = usize::from(meta.ip_offset) + 16;
-            packet.data().get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
-        });
-        if destination.is_some_and(|address| tables.routes.is_local(address))
-            && meta.interface != HOST_INTERFACE
-        {
-            // About something that the host's own stack sent, perhaps: it knows.
-            self.deliver_packet(batch, index, tables, now);
-        } else {
-            batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorUntracked.code());
-        }
-    }
-
     fn answer_echo(
         &mut self,
         batch: &mut Batch<Meta>,
@@ -239,23 +242,6 @@ impl Core {
                 self.send_back(packet, meta, destination, tables, events)
                     .unwrap_or_else(|reason| Disposition::Drop(reason.code()))
             }
-        };
-    }
-
-    fn deliver_packet(&mut self, batch: &mut Batch<Meta>, index: usize, tables: &Tables, now: Timestamp) {
-        let allowed = self.deliver(&batch.meta[index], tables, now);
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
-        let host = self.neighbours.read(crate::table::neighbour::HOST_ADJACENCY);
-        let sent = allowed.and_then(|()| {
-            let host = host.filter(|host| host.is_usable()).ok_or(DropReason::HostAbsent)?;
-            if !crate::apply::strip(packet, meta) {
-                return Err(DropReason::Ipv4Truncated);
-            }
-            crate::apply::encapsulate(packet, &host, meta.hash, 0)
-        });
-        *disposition = match sent {
-            Ok(()) => Disposition::Host,
-            Err(reason) => Disposition::Drop(reason.code()),
         };
     }
 

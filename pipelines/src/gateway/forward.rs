@@ -59,6 +59,7 @@ impl Hop {
 enum Obstacle {
     Bridge,
     Host,
+    Overtakes(InterfaceId, u32),
     Unresolved,
     HopLimit,
     Size(u16),
@@ -78,8 +79,25 @@ impl Core {
         waiting: &mut Waiting,
         now: Timestamp,
     ) {
-        if let Err(obstacle) = self.try_forward(batch, index, id, tables, false) {
-            self.overcome(obstacle, batch, index, id, tables, events, waiting, now);
+        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, false) {
+            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, false);
+        }
+    }
+
+    /// As [`Self::forward`], for a packet that the host's own stack may have if it is the host's.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    pub(crate) fn forward_admitted(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+    ) {
+        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, true) {
+            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, true);
         }
     }
 
@@ -91,7 +109,8 @@ impl Core {
         index: usize,
         id: EntryId,
         tables: &Tables,
-        host_allowed: bool,
+        waiting: &Waiting,
+        admitted: bool,
     ) -> Result<(), Obstacle> {
         let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return Ok(()) };
         let value = &self.flows.entry(id).value;
@@ -103,8 +122,11 @@ impl Core {
         if adjacency.epoch != value.epoch || !adjacency.is_usable() {
             return Err(Obstacle::Unresolved);
         }
-        if adjacency.kind == KIND_HOST && !host_allowed {
+        if adjacency.kind == KIND_HOST && !admitted {
             return Err(Obstacle::Host);
+        }
+        if waiting.would_overtake(index, adjacency.interface, adjacency.address) {
+            return Err(Obstacle::Overtakes(adjacency.interface, adjacency.address));
         }
         // The host's own packets start here, and what is for it ends here: neither is a hop.
         let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
@@ -134,19 +156,15 @@ impl Core {
         events: &mut Events,
         waiting: &mut Waiting,
         now: Timestamp,
+        admitted: bool,
     ) {
         match obstacle {
             Obstacle::Bridge => self.bridge(batch, index, id, tables),
-            Obstacle::Host => {
-                // The host's own stack is slower than the data path, so it gets its packets under a limit.
-                if self.host_limit.take(now) {
-                    if let Err(obstacle) = self.try_forward(batch, index, id, tables, true) {
-                        self.overcome(obstacle, batch, index, id, tables, events, waiting, now);
-                    }
-                } else {
-                    batch.dispositions[index] = Disposition::Drop(DropReason::HostRateLimited.code());
-                }
-            }
+            Obstacle::Host => match self.admit_later(id, &batch.meta[index], tables, now) {
+                Ok(()) => self.forward_admitted(batch, index, id, tables, events, waiting, now),
+                Err(reason) => batch.dispositions[index] = Disposition::Drop(reason.code()),
+            },
+            Obstacle::Overtakes(interface, next_hop) => hold(batch, index, interface, next_hop, waiting, now),
             Obstacle::HopLimit => {
                 self.refuse(
                     batch,
@@ -168,12 +186,8 @@ impl Core {
                         stored.epoch = adjacency.epoch;
                         self.hop = Hop { record, adjacency };
                         // The record is usable now, so at the most another obstacle is left.
-                        match self.try_forward(batch, index, id, tables, false) {
-                            Ok(()) | Err(Obstacle::Unresolved) => {}
-                            Err(obstacle) => {
-                                self.overcome(obstacle, batch, index, id, tables, events, waiting, now);
-                            }
-                        }
+                        let again = if admitted { Self::forward_admitted } else { Self::forward };
+                        again(self, batch, index, id, tables, events, waiting, now);
                     }
                     Err(NotYet::Never(reason)) => {
                         batch.dispositions[index] = Disposition::Drop(reason.code())
@@ -225,9 +239,8 @@ impl Core {
             // Nobody answers ARP inside the tunnel: what flannel has not written is not there.
             return Err(NotYet::Never(DropReason::NeighbourUnresolved));
         }
-        if found.is_none() {
-            events.raise(Event::Resolve { interface, address: next_hop });
-        }
+        // Also of a next hop that is being asked for: a static one whose port is not known waits for somebody to need it.
+        events.raise(Event::Resolve { interface, address: next_hop });
         Err(NotYet::Wait(interface, next_hop))
     }
 
@@ -319,7 +332,12 @@ fn count_backend(value: &FlowValue, meta: &Meta, tables: &Tables, worker: Worker
 }
 
 #[inline(always)]
-fn leave(packet: &mut Packet, meta: &Meta, adjacency: &Adjacency, identification: u16) -> Disposition {
+pub(crate) fn leave(
+    packet: &mut Packet,
+    meta: &Meta,
+    adjacency: &Adjacency,
+    identification: u16,
+) -> Disposition {
     if !apply::strip(packet, meta) {
         return Disposition::Drop(DropReason::Ipv4Truncated.code());
     }
@@ -334,7 +352,7 @@ fn way(adjacency: &Adjacency) -> Disposition {
     if adjacency.kind == KIND_HOST { Disposition::Host } else { Disposition::Transmit(adjacency.port) }
 }
 
-fn hold(
+pub(crate) fn hold(
     batch: &mut Batch<Meta>,
     index: usize,
     interface: InterfaceId,

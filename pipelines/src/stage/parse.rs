@@ -71,6 +71,8 @@ fn frame(packet: &Packet, tables: &Tables, meta: &mut Meta) -> Result<(), DropRe
         meta.flags |= GROUP;
     }
     match header.ether_type.get() {
+        // Not forwarded, whatever its IP address says (RFC 1812, section 5.3.4; ip_forward's PACKET_HOST), nor answered.
+        TYPE_IPV4 if group && !meta.has(BRIDGED) => Err(DropReason::Multicast),
         TYPE_IPV4 => ipv4_packet(data, ethernet::HEADER_LENGTH, tables, meta),
         TYPE_ARP => {
             let arp = data.get(ethernet::HEADER_LENGTH..).unwrap_or_default();

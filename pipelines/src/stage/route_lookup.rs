@@ -23,7 +23,7 @@ pub fn decide(tables: &Tables, decision: &mut Decision) {
         return;
     }
     // Echo requests are the one thing that the gateway answers by itself: they show that packets reach it.
-    // (An echo reply never comes here: it starts no flow.)
+    // (An echo reply to no request is dropped before anything is decided.)
     let is_echo = decision.key.protocol == PROTOCOL_ICMP && decision.interface != HOST_INTERFACE;
     decision.outcome = if is_echo { Outcome::Answer } else { Outcome::Deliver };
 }

@@ -13,7 +13,10 @@ const FIRST_RESERVED: u32 = 0xf000_0000;
 pub fn decide(tables: &Tables, decision: &mut Decision) {
     let (source, destination) = (decision.key.source, decision.key.destination);
     let is_own = decision.interface != HOST_INTERFACE && tables.routes.is_local(source);
-    if source == 0 || source >> 24 == 0 || source >> 24 == LOOPBACK || source >= FIRST_MULTICAST || is_own {
+    // From an address to itself: never on a wire but as an attack, and with equal ports no flow with two directions.
+    let is_sender_destination = source == destination;
+    let is_nobody = source >> 24 == 0 || source >> 24 == LOOPBACK || source >= FIRST_MULTICAST;
+    if is_nobody || is_own || is_sender_destination {
         decision.outcome = Outcome::Drop(DropReason::MartianSource);
     } else if destination >= FIRST_MULTICAST && (destination < FIRST_RESERVED || destination == u32::MAX) {
         decision.outcome = Outcome::Drop(DropReason::Multicast);
