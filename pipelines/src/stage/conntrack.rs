@@ -63,12 +63,11 @@ pub fn advance(flows: &mut Flows, id: EntryId, packet: &Packet, meta: &Meta, now
     }
     let state = TcpState::from_number(value.state);
     let is_original = value.has(FLAG_ORIGINAL);
-    if state.is_over() && is_original && meta.tcp_flags & (FLAG_SYN | FLAG_RST) == FLAG_SYN {
-        return Step::Reopen;
-    }
     let next = match tcp_state::next(state, meta.tcp_flags, is_original) {
         Verdict::Invalid => return Step::Invalid,
         Verdict::Ignore => state,
+        // From either side, as nf_conntrack_tcp_packet has it: whoever sends the SYN is the originator then.
+        Verdict::Next(TcpState::SynSent) if state.is_over() => return Step::Reopen,
         Verdict::Next(next) => next,
     };
     let sequence = note_tcp(value, packet, meta);
@@ -87,6 +86,10 @@ fn note_tcp(value: &mut FlowValue, packet: &Packet, meta: &Meta) -> u32 {
     let bytes = packet.data().get(usize::from(meta.transport_offset)..).unwrap_or_default();
     let Ok((header, _)) = TcpHeader::ref_from_prefix(bytes) else { return 0 };
     let sequence = header.sequence.get();
+    if meta.tcp_flags & FLAG_RST != 0 {
+        // It may be forged, and its numbers would decide which of the other side's resets are believed.
+        return sequence;
+    }
     let length = u32::from(meta.payload_length)
         + u32::from(meta.tcp_flags & FLAG_SYN != 0)
         + u32::from(meta.tcp_flags & FLAG_FIN != 0);
@@ -161,7 +164,15 @@ pub fn idle_ms(first: &FlowValue, second: &FlowValue, now_ms: u32) -> u32 {
 
 /// Whether a pair has been silent for its timeout.
 pub fn is_expired(flows: &Flows, pair: u32, timeouts: &Timeouts, now_ms: u32) -> bool {
-    flows.pair(pair).is_some_and(|(first, second)| {
-        idle_ms(&first.value, &second.value, now_ms) > timeout_ms(timeouts, &first.key, first.value.state)
-    })
+    flows.pair(pair).is_some() && has_ended(flows, EntryId(pair * 2), timeouts, now_ms)
+}
+
+/// Whether the flow of an entry in use has been silent for its timeout. The other direction's line is read only when
+/// this one's has been silent for so long.
+#[inline(always)]
+pub fn has_ended(flows: &Flows, id: EntryId, timeouts: &Timeouts, now_ms: u32) -> bool {
+    let entry = flows.entry(id);
+    let timeout_ms = timeout_ms(timeouts, &entry.key, entry.value.state);
+    now_ms.wrapping_sub(entry.value.last_seen_ms) > timeout_ms
+        && now_ms.wrapping_sub(flows.entry(id.peer()).value.last_seen_ms) > timeout_ms
 }

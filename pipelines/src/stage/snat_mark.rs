@@ -8,7 +8,7 @@ use engine::table::flow::FlowKey;
 
 use crate::decision::{Decision, MARK_MASQUERADE, Outcome};
 use crate::drop_reason::DropReason;
-use crate::flow::Flows;
+use crate::flow::{Flows, has_identity};
 use crate::ownership::Ownership;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceKind};
@@ -54,6 +54,13 @@ pub fn choose_port(
     ownership: &Ownership,
     random: &mut Random,
 ) -> Result<FlowKey, DropReason> {
+    if !has_identity(decision.key.protocol) {
+        // Nothing but the addresses tells such flows apart, so there is one to each destination.
+        let key = decision.leaving_key(0);
+        let answer = key.reversed();
+        let is_free = flows.find(&answer, flows.hash(&answer)).is_none();
+        return if is_free { Ok(key) } else { Err(DropReason::SnatPortsExhausted) };
+    }
     let count = u32::from(last.saturating_sub(first)) + 1;
     for _ in 0..PORT_TRIES {
         let port = first + random.below(count) as u16;

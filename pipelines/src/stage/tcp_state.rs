@@ -3,7 +3,7 @@
 //! The table is Linux's (net/netfilter/nf_conntrack_proto_tcp.c, `tcp_conntracks`), since kube-proxy's users know its
 //! behaviour: a connection in the middle is picked up, simultaneous open works, and what fits no state is invalid.
 
-use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN};
+use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLAG_URG};
 
 /// State of a connection as a middlebox sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl TcpState {
         ][self as usize]
     }
 
-    /// Whether a SYN from the side that opened starts a new connection in its place.
+    /// Whether a SYN that the table lets pass starts a new connection in its place.
     #[inline(always)]
     pub fn is_over(self) -> bool {
         matches!(self, Self::TimeWait | Self::Close)
@@ -124,9 +124,35 @@ const TRANSITIONS: [[[u8; 10]; 6]; 2] = [
 ];
 const _: u8 = NO;
 
+/// A bit for each combination of flags that means something (tcp_valid_flags in the same file). The others, as SYN and
+/// FIN together, are scans. PSH and ECN's flags may stand beside any.
+const VALID_FLAGS: u64 = {
+    let combinations = [
+        FLAG_SYN,
+        FLAG_SYN | FLAG_URG,
+        FLAG_SYN | FLAG_ACK,
+        FLAG_RST,
+        FLAG_RST | FLAG_ACK,
+        FLAG_FIN | FLAG_ACK,
+        FLAG_FIN | FLAG_ACK | FLAG_URG,
+        FLAG_ACK,
+        FLAG_ACK | FLAG_URG,
+    ];
+    let (mut bits, mut place) = (0, 0);
+    while place < combinations.len() {
+        bits |= 1 << combinations[place];
+        place += 1;
+    }
+    bits
+};
+
 /// What a packet with these flags does to a connection in this state.
 #[inline(always)]
 pub fn next(state: TcpState, flags: u8, from_originator: bool) -> Verdict {
+    let meaningful = flags & (FLAG_SYN | FLAG_ACK | FLAG_FIN | FLAG_RST | FLAG_URG);
+    if VALID_FLAGS >> meaningful & 1 == 0 {
+        return Verdict::Invalid;
+    }
     // RST before SYN before FIN before ACK, as get_conntrack_index in the same file.
     let row = if flags & FLAG_RST != 0 {
         4
