@@ -36,15 +36,14 @@ impl Core {
         let meta = batch.meta[index];
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         match meta.kind {
-            Kind::Flow => {}
-            Kind::IcmpError => return self.untracked_error(batch, index, tables, now),
+            Kind::Flow | Kind::IcmpError => {}
             Kind::IcmpOther => {
                 batch.dispositions[index] = drop(DropReason::IcmpTypeUnsupported);
                 return;
             }
             _ => return,
         }
-        if self.join_flow(batch, index, tables, events, waiting, now) {
+        if meta.kind == Kind::Flow && self.join_flow(batch, index, tables, events, waiting, now) {
             return;
         }
         let visited = batch.visits[index];
@@ -52,11 +51,15 @@ impl Core {
             batch.dispositions[index] = Disposition::HandOff { worker, visit };
             return;
         }
+        if meta.kind == Kind::IcmpError {
+            return self.untracked_error(batch, index, tables, now);
+        }
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
         decide(tables, &mut self.random, &mut decision);
         match decision.outcome {
             // Tracked like any flow, so that the host's answers are known; without an exception port it is no flow.
-            Outcome::Deliver if tables.host_rate_pps == 0 => {
+            // What the host has sent itself is not given back to it: it would forward it here again.
+            Outcome::Deliver if tables.host_rate_pps == 0 || meta.interface == HOST_INTERFACE => {
                 batch.dispositions[index] = drop(DropReason::HostAbsent)
             }
             Outcome::Forward | Outcome::Bridge | Outcome::Deliver => {
