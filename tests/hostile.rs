@@ -207,3 +207,49 @@ fn what_the_host_sends_to_the_gateway_does_not_come_back_to_it() {
     assert_eq!(world.gauge(Gauge::FlowsCreated), 0);
     world.assert_balanced();
 }
+
+#[test]
+fn a_route_looked_up_in_old_tables_is_not_remembered_for_new_ones() {
+    let text = reference();
+    let rerouted = text.clone()
+        + "\n[[routes]]\ndestination = \"172.30.9.2/32\"\nvia = \"192.168.0.50\"\ninterface = \"eth0\"\n";
+    let mut world = World::with(&text, 2, 1);
+    // A flow that the second worker finds by itself; the neighbour machine runs on the first.
+    let frame = (4_000..4_100)
+        .map(|port| from_pod(7, &udp(&format!("172.30.76.7:{port}"), &format!("172.30.9.2:{port}"), b"")))
+        .find(|frame| {
+            world.send_to("business-manager-1", 1, frame);
+            world.turn();
+            world.sent("eth0");
+            world.send_to("business-manager-1", 1, frame);
+            world.workers[1].turn(world.now);
+            let is_its_own = !world.sent("eth0").is_empty();
+            world.turn();
+            is_its_own
+        })
+        .expect("a flow of the second worker");
+    world.sent("eth0");
+    let parsed = |text: &str| {
+        pipelines::control::config::parse(text, "test.toml")
+            .unwrap_or_else(|report| panic!("{report}"))
+            .configuration
+    };
+    let tables = world.builder.build(&parsed(&rerouted)).unwrap();
+    world.publisher.publish(tables.into());
+    world.now = engine::clock::Timestamp(world.now.0 + 1_000_000);
+    world.workers[0].turn(world.now);
+    // The second worker is still in a batch with the old tables.
+    let old = pipelines::control::build::Builder::new(2, Default::default()).build(&parsed(&text)).unwrap();
+    assert_eq!(old.generation, 1);
+    world.publisher.publish(old.into());
+    world.send_to("business-manager-1", 1, &frame);
+    world.workers[1].turn(world.now);
+    assert_eq!(carriers(world.sent("eth0")), [0x22]);
+    let tables = world.builder.build(&parsed(&rerouted)).unwrap();
+    world.publisher.publish(tables.into());
+    world.send_to("business-manager-1", 1, &frame);
+    world.workers[1].turn(world.now);
+    assert_eq!(carriers(world.sent("eth0")), [0x50]);
+    world.turn();
+    world.assert_balanced();
+}

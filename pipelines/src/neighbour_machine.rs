@@ -204,6 +204,7 @@ impl NeighbourMachine {
 
     fn take_over(&mut self, tables: &Tables, now_ms: u32, frames: &mut Frames) {
         self.generation = Some(tables.generation);
+        self.neighbours.set_generation(tables.generation);
         let changed = self.changed_routes(tables);
         self.routes = Some(Arc::clone(&tables.routes));
         self.write_host(

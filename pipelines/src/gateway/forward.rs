@@ -181,6 +181,10 @@ impl Core {
                 let destination = self.flows.entry(id).value.new_destination;
                 match self.next_hop(destination, tables, events) {
                     Ok((adjacency, record)) => {
+                        // A worker in the middle of a batch may look up in older tables than the record's epoch
+                        // speaks of: good for this packet, and the next one looks again.
+                        let is_outdated = self.neighbours.generation() > tables.generation;
+                        let record = if is_outdated { NO_ADJACENCY } else { record };
                         let stored = self.flows.value_mut(id);
                         stored.adjacency = record;
                         stored.epoch = adjacency.epoch;
