@@ -1,6 +1,6 @@
 //! TSC cycles a packet for the whole pipeline on one core, with the port's own cost and a calibration loop beside them.
 //!
-//! `cargo bench --bench cycles -- [--quick]`
+//! `cargo bench --bench cycles -- [--quick] [--load NAME] [--flows N] [--prepare FOLDER] [--calibrate]`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "benchmarks fail by panicking")]
 #![allow(missing_docs, reason = "no API")]
@@ -8,7 +8,28 @@
 mod support;
 
 use engine::clock::{MonotonicClock, Timestamp, cycles};
+use engine::port::pcap::CaptureWriter;
 use support::{Bench, Load, calibration, frames, null_worker};
+
+/// Writes what the binary needs for the same load: a capture with a frame for each flow, and a configuration whose port
+/// receives it for ever.
+fn prepare(row: &Row, folder: &std::path::Path) {
+    let (capture, socket) = (folder.join("frames.pcap"), folder.join("control.sock"));
+    let mut writer = CaptureWriter::create(&capture).expect("a capture");
+    for (number, frame) in frames(row.load, row.flows, row.services).iter().enumerate() {
+        writer.write(Timestamp(number as u64), frame).expect("room on the disk");
+    }
+    writer.finish().expect("room on the disk");
+    let device = format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display());
+    let text = support::configuration(row.load, support::capacity(row.flows), row.services)
+        .replace("net_null0", &device)
+        // The device keeps a buffer for each frame of the capture.
+        .replace("memory = \"auto\"", &format!("memory = \"auto\"\nbuffers = {}", row.flows + 8_192))
+        .replace("/run/pollgate/bench.sock", &socket.display().to_string());
+    std::fs::write(folder.join("pollgate.toml"), text).expect("room on the disk");
+    let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0);
+    println!("{rate}");
+}
 
 struct Row {
     load: Load,
@@ -18,6 +39,11 @@ struct Row {
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
+    if std::env::args().any(|argument| argument == "--calibrate") {
+        let mut steps: Vec<f64> = (0..31).map(|_| calibration()).collect();
+        steps.sort_by(f64::total_cmp);
+        return println!("{}", steps[15]);
+    }
     let mut rows = Vec::new();
     for load in [Load::Dnat, Load::Masquerade, Load::Plain] {
         for flows in [1_000, 64_000, 1_000_000] {
@@ -30,6 +56,16 @@ fn main() {
     }
     if quick {
         rows.retain(|row| row.flows <= 64_000 && row.services == 10);
+    }
+    let value = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    if let Some(load) = value("--load") {
+        rows.retain(|row| row.load.name() == load);
+    }
+    if let Some(flows) = value("--flows") {
+        rows.retain(|row| row.flows.to_string() == flows);
+    }
+    if let Some(folder) = value("--prepare") {
+        return prepare(&rows[0], std::path::Path::new(&folder));
     }
     let (rounds, turns) = if quick { (3, 4_000) } else { (7, 20_000) };
     let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0) as f64 / 1e9;

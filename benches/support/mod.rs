@@ -19,7 +19,64 @@ use pipelines::control::build::{Builder, HostFacts};
 use pipelines::control::config;
 use pipelines::gateway::Gateway;
 
-pub const REFERENCE: &str = include_str!("../../configs/reference-cluster.toml");
+/// Node 1 of the reference cluster without its pods: all load comes and goes by the tunnel.
+pub const NODE: &str = r#"
+[node]
+name = "node-1"
+addresses = ["192.168.0.21"]
+
+[dpdk]
+memory = "auto"
+
+[workers]
+cores = [1]
+idle = "poll"
+
+[control]
+cores = [0]
+socket = "SOCKET"
+watch = false
+
+[[ports]]
+name = "eth0"
+role = "underlay"
+device = "DEVICE"
+mac = "02:00:c0:a8:00:15"
+address = "192.168.0.21/24"
+
+[overlay]
+underlay = "eth0"
+address = "172.30.76.0"
+mac = "8a:22:81:5e:d8:b7"
+pod_network = "172.30.0.0/16"
+
+[[routes]]
+destination = "172.30.0.0/16"
+via = "172.30.9.0"
+interface = "flannel.1"
+
+[[neighbours]]
+interface = "flannel.1"
+address = "172.30.9.0"
+mac = "96:8f:2d:49:c5:31"
+
+[[neighbours]]
+interface = "eth0"
+address = "192.168.0.22"
+mac = "02:00:c0:a8:00:22"
+
+[[fdb]]
+interface = "flannel.1"
+mac = "96:8f:2d:49:c5:31"
+remote = "192.168.0.22"
+
+[conntrack]
+capacity = CAPACITY
+
+[services]
+pod_cidrs = POD_CIDRS
+service_cidrs = ["10.254.0.0/16"]
+"#;
 
 /// For the packets module, which tests and benchmarks share.
 pub fn ip(text: &str) -> Ipv4Addr {
@@ -60,22 +117,22 @@ impl Load {
     }
 }
 
-/// The reference cluster with `services` services of eight backends on node 2, and room for `flows` flows.
+/// Backends of each service: enough that masqueraded loads never run out of ports.
+const BACKENDS: usize = 48;
+
+/// That node with `services` services of [`BACKENDS`] backends on node 2, and room for `flows` flows.
 pub fn configuration(load: Load, flows: usize, services: usize) -> String {
     let pods = match load {
         Load::Masquerade | Load::NewMasquerade => "[\"172.30.76.0/24\"]",
         _ => "[]",
     };
-    let mut text = REFERENCE
-        .replace("capacity = 65536", &format!("capacity = {flows}"))
-        .replace("pod_cidrs = [\"172.30.76.0/24\"]", &format!("pod_cidrs = {pods}"))
-        .replace("watch = true", "watch = false");
-    for (address, mac) in [("192.168.0.1", "02:00:c0:a8:00:01"), ("192.168.0.22", "02:00:c0:a8:00:22")] {
-        text +=
-            &format!("\n[[neighbours]]\ninterface = \"eth0\"\naddress = \"{address}\"\nmac = \"{mac}\"\n");
-    }
+    let mut text = NODE
+        .replace("CAPACITY", &flows.to_string())
+        .replace("POD_CIDRS", pods)
+        .replace("SOCKET", "/run/pollgate/bench.sock")
+        .replace("DEVICE", "net_null0");
     let backends: Vec<String> =
-        (0..8).map(|last| format!("{{ address = \"172.30.9.{}:8080\" }}", 2 + last)).collect();
+        (0..BACKENDS).map(|last| format!("{{ address = \"172.30.9.{}:8080\" }}", 2 + last)).collect();
     let backends = backends.join(", ");
     for service in 0..services {
         let address = Ipv4Addr::from(service_address(service));
@@ -92,7 +149,7 @@ fn service_address(service: usize) -> u32 {
     0x0afe_8000 + service as u32
 }
 
-/// One frame a flow, in an order in which neighbours share nothing; the inner frame is 64 bytes with its checksum field.
+/// One frame a flow; the inner frame is 64 bytes with its checksum field.
 pub fn frames(load: Load, flows: usize, services: usize) -> Arc<Vec<Vec<u8>>> {
     let frame = |flow: usize| {
         // An odd multiplier shuffles within a power of two.
@@ -116,6 +173,14 @@ pub fn frames(load: Load, flows: usize, services: usize) -> Arc<Vec<Vec<u8>>> {
     Arc::new((0..flows).map(frame).collect())
 }
 
+/// Fisher and Yates's shuffle, the same every time.
+fn shuffle(frames: &mut [Vec<u8>]) {
+    let mut random = engine::random::Random::new(9);
+    for last in (1..frames.len()).rev() {
+        frames.swap(last, random.below(last as u32 + 1) as usize);
+    }
+}
+
 /// Makes each packet a flow of its own: the inner source address counts up, its checksum follows.
 pub fn renumber(bytes: &mut [u8], count: u64) {
     // Outer checksum absent; inner IP header at 64, UDP at 84.
@@ -129,6 +194,11 @@ pub fn renumber(bytes: &mut [u8], count: u64) {
     bytes[74..76].copy_from_slice(&checksum.to_be_bytes());
 }
 
+/// Room for a load of this many flows: a quarter more, so that tables are four fifths full.
+pub fn capacity(flows: usize) -> usize {
+    flows.max(1_024) * 5 / 4
+}
+
 /// A worker with its load.
 pub struct Bench {
     pub worker: Worker<Gateway>,
@@ -138,7 +208,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(load: Load, flows: usize, services: usize) -> Self {
-        let capacity = flows.max(1_024) * 5 / 4;
+        let capacity = capacity(flows);
         let text = configuration(load, capacity, services);
         let loaded = config::parse(&text, "bench.toml").unwrap_or_else(|report| panic!("{report}"));
         let configuration = loaded.configuration;
@@ -165,8 +235,9 @@ impl Bench {
             now: Timestamp::from_seconds(1_000),
         };
         // Until every flow is there, and every line has been touched once more.
-        let turns = if load.is_new() { 2 * flows / 32 } else { 2 * flows.div_ceil(32) + 64 };
+        let turns = if load.is_new() { 4 * flows / 32 } else { 2 * flows.div_ceil(32) + 64 };
         bench.turns(turns as u64);
+        assert_eq!(bench.outcome().1, 0, "packets were dropped: {}", load.name());
         bench
     }
 

@@ -6,27 +6,36 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::utils::CachePadded;
+use crate::prefetch::prefetch_read;
 
 /// A row of counters of one writer. Clones show the same row.
 #[derive(Clone)]
 pub struct Counters {
-    // Padded at the front so that no other allocation's writer shares the first line.
-    values: Arc<[CachePadded<Line>]>,
+    values: Arc<[Line]>,
 }
 
+/// A cache line of its own, so that no other writer's counters share it.
 #[derive(Default)]
+#[repr(align(64))]
 struct Line([AtomicU64; 8]);
 
 impl Counters {
     /// `count` counters at zero.
     pub fn new(count: usize) -> Self {
-        Self { values: (0..count.div_ceil(8)).map(|_| CachePadded::new(Line::default())).collect() }
+        Self { values: (0..count.div_ceil(8)).map(|_| Line::default()).collect() }
     }
 
     #[inline(always)]
     fn word(&self, index: usize) -> Option<&AtomicU64> {
         self.values.get(index / 8).map(|line| &line.0[index % 8])
+    }
+
+    /// Asks the cache for a counter's line.
+    #[inline(always)]
+    pub fn prefetch(&self, index: usize) {
+        if let Some(line) = self.values.get(index / 8) {
+            prefetch_read(line);
+        }
     }
 
     /// Adds. Only the row's writer may. An index beyond the row counts nowhere.

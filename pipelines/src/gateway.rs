@@ -76,7 +76,7 @@ const ICMP_ERRORS_PER_SECOND: u32 = 1_000;
 /// Burst of those.
 const ICMP_ERRORS_BURST: u32 = 50;
 /// Pairs of the flow table that one slice of expiry looks at.
-const SWEEP_PAIRS: u32 = 256;
+pub const SWEEP_PAIRS: u32 = 256;
 /// Events taken from each other worker's ring in one step.
 const EVENTS_PER_RING: usize = 32;
 
@@ -178,6 +178,7 @@ pub(crate) struct Core {
     pub(crate) host_limit: TokenBucket,
     /// Running number for outer headers (RFC 6864, section 4.2).
     pub(crate) identification: u16,
+    pub(crate) hop: forward::Hop,
     /// Where eviction looks next.
     pub(crate) evict_at: u32,
 }
@@ -199,6 +200,7 @@ impl Gateway {
             host_limit: TokenBucket::new(parts.host_rate_pps, (parts.host_rate_pps / 10).max(32)),
             identification: random.next_u32() as u16,
             evict_at: 0,
+            hop: forward::Hop::NONE,
             random,
         };
         Ok(Self {
@@ -279,7 +281,8 @@ impl Pipeline for Gateway {
         let flooded = fdb_lookup::run(batch, tables, &core.stations, core.source.as_mut(), now, events);
         core.count_flooded(flooded);
         conntrack::find(batch, &core.flows);
-        core.prefetch_adjacencies(batch);
+        core.hop.forget();
+        core.prefetch_for_flows(batch, tables);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
         for index in 0..batch.len() {
             if batch.is_pending(index) && !core.known_flow(batch, index, tables, events, waiting, now) {
@@ -357,17 +360,22 @@ impl Core {
         }
     }
 
-    /// The second line of memory that an established packet needs, asked for before the first is used.
-    fn prefetch_adjacencies(&self, batch: &Batch<Meta>) {
+    /// The other lines that established packets need, asked for before the first is used: next hop and backend counters.
+    fn prefetch_for_flows(&self, batch: &Batch<Meta>, tables: &Tables) {
+        let counters = tables.backend_counters.get(usize::from(self.ownership.worker()));
         let mut last = u32::MAX;
         for index in 0..batch.len() {
             let entry = batch.meta[index].entry;
-            if entry != NO_ENTRY && batch.meta[index].kind == Kind::Flow {
-                let adjacency = self.flows.entry(EntryId(entry)).value.adjacency;
-                if adjacency != last {
-                    self.neighbours.prefetch(adjacency);
-                    last = adjacency;
-                }
+            if entry == NO_ENTRY || batch.meta[index].kind != Kind::Flow {
+                continue;
+            }
+            let value = &self.flows.entry(EntryId(entry)).value;
+            if value.adjacency != last {
+                last = value.adjacency;
+                self.neighbours.prefetch(last);
+            }
+            if let Some(counters) = counters {
+                counters.prefetch(value.backend_slot);
             }
         }
     }
@@ -425,13 +433,7 @@ impl Core {
         match conntrack::advance(&mut self.flows, id, packet, &meta, now.millis()) {
             Step::Reopen => return false,
             Step::Invalid => batch.dispositions[index] = Disposition::Drop(DropReason::TcpInvalid.code()),
-            Step::Pass => {
-                let value = self.flows.entry(id).value;
-                match self.admit_later(&value, &meta, tables, now) {
-                    Ok(()) => self.forward(batch, index, id, tables, events, waiting, now),
-                    Err(reason) => batch.dispositions[index] = Disposition::Drop(reason.code()),
-                }
-            }
+            Step::Pass => self.forward(batch, index, id, tables, events, waiting, now),
         }
         true
     }

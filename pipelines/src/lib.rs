@@ -12,6 +12,8 @@ pub mod meta;
 pub mod neighbour_machine;
 pub mod ownership;
 pub mod prefix;
+pub mod replay;
+pub mod report;
 pub mod stage;
 pub mod table;
 pub mod waiting;

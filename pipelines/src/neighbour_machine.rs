@@ -36,7 +36,7 @@ pub const RETRY_MS: u32 = 1_000;
 /// Requests without an answer before a next hop is given up (Linux: mcast_solicit, ucast_solicit).
 pub const TRIES: u8 = 3;
 /// Records and stations looked at in one step.
-const SWEEP: usize = 64;
+pub const SWEEP: usize = 64;
 /// Frames that one step may send.
 pub const FRAMES_MAX: usize = 32;
 /// Route changes that are worked out one by one; more make all flows look their route up again, once.

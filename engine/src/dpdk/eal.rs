@@ -96,7 +96,9 @@ impl Eal {
     /// starts until they pin themselves. Call it before other threads exist.
     ///
     /// Real-time signals stay masked in the calling thread: net_tap raises one for each arrival, which nobody needs
-    /// since ports are polled, and a thread that took them would be interrupted with each packet.
+    /// since ports are polled, and a thread that took them would be interrupted with each packet. So does SIGIO, which
+    /// the kernel sends instead once RLIMIT_SIGPENDING of them wait (fs/fcntl.c, send_sigio_to_task) and which ends a
+    /// process that does not expect it.
     ///
     /// A device that cannot be made is no error here, unless its driver is unknown; opening its port is.
     pub fn start(configuration: &EalConfiguration) -> Result<Self, EalError> {
@@ -224,7 +226,7 @@ fn start_with(words: Vec<CString>) -> c_int {
 }
 
 /// Blocks all signals, so that threads started meanwhile never take one. Dropping it restores the caller's mask,
-/// except that real-time signals stay blocked.
+/// except that real-time signals and SIGIO stay blocked.
 struct MaskedSignals {
     before: libc::sigset_t,
 }
@@ -246,7 +248,7 @@ impl Drop for MaskedSignals {
     fn drop(&mut self) {
         // SAFETY: `before` was initialised in block_all; the added numbers are valid signals.
         unsafe {
-            for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).chain([libc::SIGIO]) {
                 libc::sigaddset(&raw mut self.before, signal);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, core::ptr::null_mut());

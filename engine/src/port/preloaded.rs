@@ -15,6 +15,7 @@ pub struct PreloadedPort {
     frames: Arc<Vec<Vec<u8>>>,
     number: u16,
     next: usize,
+    repeat_from: usize,
     count: u64,
     free: Vec<Packet>,
     alter: Option<Alter>,
@@ -25,7 +26,23 @@ impl PreloadedPort {
     /// A port that receives `frames` in order, for ever, `burst` at a time, in buffers of `pool`.
     pub fn new(number: u16, frames: Arc<Vec<Vec<u8>>>, burst: usize, pool: &mut MemoryPool) -> Self {
         let free = std::iter::from_fn(|| pool.allocate()).take(BURST * 4).collect();
-        Self { frames, number, next: 0, count: 0, free, alter: None, burst: burst.clamp(1, BURST) }
+        Self {
+            frames,
+            number,
+            next: 0,
+            repeat_from: 0,
+            count: 0,
+            free,
+            alter: None,
+            burst: burst.clamp(1, BURST),
+        }
+    }
+
+    /// Lets the frames before this one be received once only.
+    #[must_use]
+    pub fn repeating_from(mut self, frame: usize) -> Self {
+        self.repeat_from = frame;
+        self
     }
 
     /// Lets every frame be changed on its way in.
@@ -42,7 +59,7 @@ impl PortQueue for PreloadedPort {
             let (Some(frame), Some(mut packet)) = (self.frames.get(self.next), self.free.pop()) else {
                 return;
             };
-            self.next = if self.next + 1 < self.frames.len() { self.next + 1 } else { 0 };
+            self.next = if self.next + 1 < self.frames.len() { self.next + 1 } else { self.repeat_from };
             packet.set_port(self.number);
             if packet.fill(frame) {
                 if let Some(alter) = self.alter {

@@ -1,4 +1,25 @@
-//! The control side: configuration, sources, building tables, and the thread that publishes them.
+//! The control side: configuration, sources, building tables, and the threads around the workers.
+
 pub mod build;
 pub mod config;
+pub mod control_loop;
+pub mod control_socket;
+pub mod cores;
+#[cfg(feature = "dpdk")]
+mod devices;
+pub mod events;
+pub mod flow_questions;
+pub mod host_link;
+pub mod metrics;
+pub mod reload;
+pub mod running;
+#[cfg(feature = "dpdk")]
+pub mod runtime;
+pub mod show;
+pub mod signals;
 pub mod slots;
+#[cfg(test)]
+mod testing;
+pub mod view;
+pub mod watch;
+pub mod worker_threads;

@@ -78,7 +78,7 @@ impl Core {
             Outcome::Answer => self.answer_echo(batch, index, tables, events, now),
             Outcome::Deliver => {
                 if let Some(id) = self.open_to_host(batch, index, &decision, tables, now) {
-                    self.forward(batch, index, id, tables, events, waiting, now);
+                    self.forward_admitted(batch, index, id, tables, events, waiting, now);
                 }
             }
             Outcome::Reject(reason) => {

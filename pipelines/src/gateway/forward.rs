@@ -1,6 +1,6 @@
 //! From a flow entry to the way out: the next hop, the hop limit and size checks, and apply.
 
-use engine::batch::{Batch, Disposition};
+use engine::batch::{Batch, Disposition, WorkerId};
 use engine::clock::Timestamp;
 use engine::packet::Packet;
 use engine::table::flow::EntryId;
@@ -16,7 +16,7 @@ use crate::neighbour_machine::Event;
 use crate::stage::reject::{self, IcmpError};
 use crate::stage::{fdb_lookup, route_lookup};
 use crate::table::interface::{HOST_INTERFACE, InterfaceId, InterfaceKind};
-use crate::table::neighbour::{Adjacency, HOST_ADJACENCY, KIND_HOST};
+use crate::table::neighbour::{Adjacency, HOST_ADJACENCY, KIND_FREE, KIND_HOST, Neighbours};
 use crate::table::{SlotCounter, Tables};
 use crate::waiting::Waiting;
 
@@ -26,6 +26,43 @@ pub(crate) enum NotYet {
     Wait(InterfaceId, u32),
     /// There is none.
     Never(DropReason),
+}
+
+/// The next hop that the last packet used: packets of a batch often share theirs, and a record is read once for all.
+pub(crate) struct Hop {
+    record: u32,
+    adjacency: Adjacency,
+}
+
+impl Hop {
+    /// Nothing read yet.
+    pub(crate) const NONE: Self = Self { record: NO_ADJACENCY, adjacency: Adjacency::FREE };
+
+    /// Forgets what was read. At the start of each batch, so that no batch works with an older record than its tables.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self) {
+        self.record = NO_ADJACENCY;
+        self.adjacency.kind = KIND_FREE;
+    }
+
+    /// Reads a record unless it is the last one.
+    #[inline(always)]
+    fn turn_to(&mut self, record: u32, neighbours: &Neighbours) {
+        if self.record != record {
+            self.record = record;
+            self.adjacency = neighbours.read(record).unwrap_or(Adjacency::FREE);
+        }
+    }
+}
+
+/// Why a packet with a flow does not simply leave.
+enum Obstacle {
+    Bridge,
+    Host,
+    Overtakes(InterfaceId, u32),
+    Unresolved,
+    HopLimit,
+    Size(u16),
 }
 
 impl Core {
@@ -42,80 +79,136 @@ impl Core {
         waiting: &mut Waiting,
         now: Timestamp,
     ) {
-        let meta = batch.meta[index];
-        let value = self.flows.entry(id).value;
+        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, false) {
+            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, false);
+        }
+    }
+
+    /// As [`Self::forward`], for a packet that the host's own stack may have if it is the host's.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    pub(crate) fn forward_admitted(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+    ) {
+        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, true) {
+            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, true);
+        }
+    }
+
+    /// The way of nearly all packets: next hop known, hop limit and size right. Changes nothing when it fails.
+    #[inline(always)]
+    fn try_forward(
+        &mut self,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        waiting: &Waiting,
+        admitted: bool,
+    ) -> Result<(), Obstacle> {
+        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return Ok(()) };
+        let value = &self.flows.entry(id).value;
         if meta.has(BRIDGED) && value.new_destination == meta.key.destination {
-            return self.bridge(batch, index, &value, tables);
+            return Err(Obstacle::Bridge);
         }
-        let (adjacency, record) = match self.adjacency(&value, tables, events) {
-            Ok(found) => found,
-            Err(NotYet::Never(reason)) => {
-                batch.dispositions[index] = Disposition::Drop(reason.code());
-                return;
-            }
-            Err(NotYet::Wait(interface, next_hop)) => {
-                return hold(batch, index, interface, next_hop, waiting, now);
-            }
-        };
+        self.hop.turn_to(value.adjacency, &self.neighbours);
+        let adjacency = &self.hop.adjacency;
+        if adjacency.epoch != value.epoch || !adjacency.is_usable() {
+            return Err(Obstacle::Unresolved);
+        }
+        if adjacency.kind == KIND_HOST && !admitted {
+            return Err(Obstacle::Host);
+        }
         if waiting.would_overtake(index, adjacency.interface, adjacency.address) {
-            return hold(batch, index, adjacency.interface, adjacency.address, waiting, now);
-        }
-        if value.adjacency != record || value.epoch != adjacency.epoch {
-            let stored = self.flows.value_mut(id);
-            stored.adjacency = record;
-            stored.epoch = adjacency.epoch;
+            return Err(Obstacle::Overtakes(adjacency.interface, adjacency.address));
         }
         // The host's own packets start here, and what is for it ends here: neither is a hop.
         let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
         if hop == 1 && meta.time_to_live <= 1 {
-            return self.refuse(
-                batch,
-                index,
-                IcmpError::TimeExceeded,
-                DropReason::TtlExceeded,
-                tables,
-                events,
-                now,
-            );
+            return Err(Obstacle::HopLimit);
         }
         if meta.ip_length > adjacency.mtu {
-            return self.too_large(batch, index, adjacency.mtu, tables, events, now);
+            return Err(Obstacle::Size(adjacency.mtu));
         }
         let identification = self.identification;
         self.identification = identification.wrapping_add(1);
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
-        apply::rewrite(packet, meta, &value, hop);
-        *disposition = leave(packet, meta, &adjacency, identification);
-        self.count_backend(&value, meta, tables);
+        apply::rewrite(packet, meta, value, hop);
+        *disposition = leave(packet, meta, adjacency, identification);
+        count_backend(value, meta, tables, self.ownership.worker());
+        Ok(())
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
+    fn overcome(
+        &mut self,
+        obstacle: Obstacle,
+        batch: &mut Batch<Meta>,
+        index: usize,
+        id: EntryId,
+        tables: &Tables,
+        events: &mut Events,
+        waiting: &mut Waiting,
+        now: Timestamp,
+        admitted: bool,
+    ) {
+        match obstacle {
+            Obstacle::Bridge => self.bridge(batch, index, id, tables),
+            Obstacle::Host => match self.admit_later(id, &batch.meta[index], tables, now) {
+                Ok(()) => self.forward_admitted(batch, index, id, tables, events, waiting, now),
+                Err(reason) => batch.dispositions[index] = Disposition::Drop(reason.code()),
+            },
+            Obstacle::Overtakes(interface, next_hop) => hold(batch, index, interface, next_hop, waiting, now),
+            Obstacle::HopLimit => {
+                self.refuse(
+                    batch,
+                    index,
+                    IcmpError::TimeExceeded,
+                    DropReason::TtlExceeded,
+                    tables,
+                    events,
+                    now,
+                );
+            }
+            Obstacle::Size(mtu) => self.too_large(batch, index, mtu, tables, events, now),
+            Obstacle::Unresolved => {
+                let destination = self.flows.entry(id).value.new_destination;
+                match self.next_hop(destination, tables, events) {
+                    Ok((adjacency, record)) => {
+                        let stored = self.flows.value_mut(id);
+                        stored.adjacency = record;
+                        stored.epoch = adjacency.epoch;
+                        self.hop = Hop { record, adjacency };
+                        // The record is usable now, so at the most another obstacle is left.
+                        let again = if admitted { Self::forward_admitted } else { Self::forward };
+                        again(self, batch, index, id, tables, events, waiting, now);
+                    }
+                    Err(NotYet::Never(reason)) => {
+                        batch.dispositions[index] = Disposition::Drop(reason.code())
+                    }
+                    Err(NotYet::Wait(interface, next_hop)) => {
+                        hold(batch, index, interface, next_hop, waiting, now)
+                    }
+                }
+            }
+        }
     }
 
     /// Keeps a packet on the bridge: translated if its flow is, MACs and hop limit as they were.
-    fn bridge(&mut self, batch: &mut Batch<Meta>, index: usize, value: &FlowValue, tables: &Tables) {
+    fn bridge(&mut self, batch: &mut Batch<Meta>, index: usize, id: EntryId, tables: &Tables) {
         if let Some((packet, meta, _)) = batch.parts_mut(index) {
+            let value = &self.flows.entry(id).value;
             apply::rewrite(packet, meta, value, 0);
-            let meta = *meta;
-            self.count_backend(value, &meta, tables);
+            count_backend(value, meta, tables, self.ownership.worker());
         }
         let flooded = fdb_lookup::forward(batch, index, tables, &self.stations, self.source.as_mut());
         self.count_flooded(flooded);
-    }
-
-    /// The next hop of a flow's packets: the one that the entry remembers, or the route's.
-    #[inline(always)]
-    fn adjacency(
-        &self,
-        value: &FlowValue,
-        tables: &Tables,
-        events: &mut Events,
-    ) -> Result<(Adjacency, u32), NotYet> {
-        if value.adjacency != NO_ADJACENCY
-            && let Some(adjacency) = self.neighbours.read(value.adjacency)
-            && adjacency.epoch == value.epoch
-            && adjacency.is_usable()
-        {
-            return Ok((adjacency, value.adjacency));
-        }
-        self.next_hop(value.new_destination, tables, events)
     }
 
     /// The next hop towards an address, by route and neighbour tables.
@@ -221,22 +314,21 @@ impl Core {
         apply::encapsulate(packet, &adjacency, meta.hash, identification)?;
         Ok(way(&adjacency))
     }
+}
 
-    fn count_backend(&self, value: &FlowValue, meta: &Meta, tables: &Tables) {
-        if value.backend_slot == NO_BACKEND {
-            return;
-        }
-        let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
-            return;
-        };
-        let (packets, bytes) = if value.has(FLAG_ORIGINAL) {
-            (SlotCounter::PacketsIn, SlotCounter::BytesIn)
-        } else {
-            (SlotCounter::PacketsOut, SlotCounter::BytesOut)
-        };
-        counters.add(value.backend_slot, packets, 1);
-        counters.add(value.backend_slot, bytes, u64::from(meta.ip_length));
+#[inline(always)]
+fn count_backend(value: &FlowValue, meta: &Meta, tables: &Tables, worker: WorkerId) {
+    if value.backend_slot == NO_BACKEND {
+        return;
     }
+    let Some(counters) = tables.backend_counters.get(usize::from(worker)) else { return };
+    let (packets, bytes) = if value.has(FLAG_ORIGINAL) {
+        (SlotCounter::PacketsIn, SlotCounter::BytesIn)
+    } else {
+        (SlotCounter::PacketsOut, SlotCounter::BytesOut)
+    };
+    counters.add(value.backend_slot, packets, 1);
+    counters.add(value.backend_slot, bytes, u64::from(meta.ip_length));
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use super::forward::{NotYet, hold, leave};
 use crate::decision::Decision;
 use crate::drop_reason::DropReason;
 use crate::events::Events;
-use crate::flow::{FLAG_ORIGINAL, FLAG_TRANSLATED, FlowValue};
+use crate::flow::{FLAG_ORIGINAL, FLAG_TRANSLATED};
 use crate::meta::Meta;
 use crate::stage::conntrack;
 use crate::table::Tables;
@@ -31,16 +31,15 @@ impl Core {
 
     /// As [`Self::admit`] for a later packet of a flow. Limited are flows that others opened to the host itself, not those
     /// that it opened nor those of a service.
-    #[inline(always)]
     pub(crate) fn admit_later(
         &mut self,
-        value: &FlowValue,
+        id: EntryId,
         meta: &Meta,
         tables: &Tables,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        let is_direct = value.flags & (FLAG_ORIGINAL | FLAG_TRANSLATED) == FLAG_ORIGINAL;
-        if value.adjacency == HOST_ADJACENCY && is_direct { self.admit(meta, tables, now) } else { Ok(()) }
+        let is_direct = self.flows.entry(id).value.flags & (FLAG_ORIGINAL | FLAG_TRANSLATED) == FLAG_ORIGINAL;
+        if is_direct { self.admit(meta, tables, now) } else { Ok(()) }
     }
 
     /// Admits the first packet of a flow to the host. Gives the entry to forward it by; none: it is done with.

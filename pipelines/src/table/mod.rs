@@ -176,6 +176,15 @@ impl SlotCounters {
         Self { chunks }
     }
 
+    /// Asks the cache for a slot's line.
+    #[inline(always)]
+    pub fn prefetch(&self, slot: u32) {
+        let slot = slot as usize;
+        if let Some(chunk) = self.chunks.get(slot / CHUNK_SLOTS) {
+            chunk.prefetch(slot % CHUNK_SLOTS * 8);
+        }
+    }
+
     /// Adds. For the worker alone.
     #[inline(always)]
     pub fn add(&self, slot: u32, counter: SlotCounter, amount: u64) {

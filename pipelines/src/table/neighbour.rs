@@ -129,6 +129,13 @@ impl Neighbours {
         Some(zerocopy::transmute!(words))
     }
 
+    /// All records in use with their numbers, the host's first. For looking at them: each is of one moment.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Adjacency)> + '_ {
+        (0..self.records.len() as u32)
+            .filter_map(|record| Some((record, self.read(record)?)))
+            .filter(|(_, adjacency)| adjacency.kind != KIND_FREE)
+    }
+
     /// A record's epoch as of now.
     #[inline(always)]
     pub fn epoch(&self, record: u32) -> u32 {

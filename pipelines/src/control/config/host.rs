@@ -383,7 +383,7 @@ mod tests {
         let facts = Facts { free_hugepage_bytes: Some(2 << 20), ..good() };
         assert_eq!(
             judged(&huge, &facts),
-            ["dpdk.memory: 2 MiB of hugepages are free, and 9856 buffers need 23 MiB"]
+            ["dpdk.memory: 2 MiB of hugepages are free, and 10112 buffers need 24 MiB"]
         );
         assert!(judge(&huge, &facts)[0].right.contains("sysctl vm.nr_hugepages=13"));
         assert!(judged(&parsed(REFERENCE), &facts).is_empty());

@@ -8,11 +8,13 @@ use super::model::Configuration;
 const POOL_HEADER_BYTES: u64 = 64;
 /// The most that one thread's cache in front of the pool holds back (`RTE_MEMPOOL_CACHE_MAX_SIZE`).
 const CACHE_BUFFERS: u64 = 512;
-/// What one worker has in its hands: a batch and what is added to it.
+/// What one thread has in its hands: a batch and what is added to it.
 const BATCH_BUFFERS: u64 = (engine::batch::BATCH_CAPACITY + engine::batch::ADDED_CAPACITY) as u64;
+/// What waits for next hops at one worker.
+const WAITING_BUFFERS: u64 = crate::waiting::WAITING_MAX as u64;
 
 /// Buffers that can be out at once: in every queue of every port, in the rings between threads, in the workers' hands
-/// and in the caches in front of the pool. `[dpdk] buffers` overrides it.
+/// (packets that wait for a next hop among them) and in the caches in front of the pool. `[dpdk] buffers` overrides it.
 pub fn buffers_needed(configuration: &Configuration) -> u64 {
     if let Some(buffers) = configuration.dpdk.buffers {
         return u64::from(buffers);
@@ -24,7 +26,7 @@ pub fn buffers_needed(configuration: &Configuration) -> u64 {
     let exception = configuration.exception.as_ref().map_or(0, |exception| {
         queue_pair + 2 * workers * exception.ring as u64 + CACHE_BUFFERS + BATCH_BUFFERS
     });
-    workers * (ports * queue_pair + BATCH_BUFFERS + CACHE_BUFFERS)
+    workers * (ports * queue_pair + BATCH_BUFFERS + WAITING_BUFFERS + CACHE_BUFFERS)
         + workers * (workers - 1) * handoff
         + exception
 }
@@ -43,7 +45,7 @@ mod tests {
     #[test]
     fn counts_queues_rings_batches_and_caches() {
         let mut configuration = parsed(REFERENCE);
-        let one_worker = 6 * 1024 + 320 + 512;
+        let one_worker = 6 * 1024 + 320 + 256 + 512;
         let exception = 1024 + 2 * 512 + 512 + 320;
         assert_eq!(buffers_needed(&configuration), one_worker + exception);
         assert_eq!(hugepage_bytes_needed(&configuration), (one_worker + exception) * 2432);

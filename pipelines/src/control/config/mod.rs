@@ -35,6 +35,7 @@ pub use diagnostic::{Diagnostic, Place, Report, Severity};
 pub use host::host_check;
 pub use memory::{buffers_needed, hugepage_bytes_needed};
 pub use model::Configuration;
+pub(crate) use readable::closest;
 pub use restart::restart_needed;
 pub use run::run_requirements;
 

@@ -1,0 +1,142 @@
+//! What the control thread does while the gateway runs: reloads, and frees tables that nobody uses any more.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::control::events::ControlEvent;
+use crate::control::reload::Reloader;
+use crate::control::running::{Running, WorkersBehind};
+use crate::control::watch::Fingerprint;
+
+/// How long the configuration's folder must be quiet before the file is read.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a folder that never gets quiet is waited for.
+const QUIET_PATIENCE: Duration = Duration::from_secs(1);
+/// How often threads are looked after.
+const TICK: Duration = Duration::from_millis(500);
+/// How often retired tables are asked for, while there are some.
+const RECLAIM_TICK: Duration = Duration::from_millis(20);
+
+/// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the file that
+/// `reloader` reads.
+pub fn control_loop(
+    path: &Path,
+    mut reloader: Reloader,
+    running: &mut Running,
+    events: &Receiver<ControlEvent>,
+) {
+    let mut seen = Fingerprint::of(path);
+    loop {
+        let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
+        let mut event = match events.recv_timeout(tick) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) if running.is_alive() => continue,
+            Err(RecvTimeoutError::Timeout) => ControlEvent::Stop("a thread that met a defect"),
+            Err(RecvTimeoutError::Disconnected) => ControlEvent::Stop("nobody can signal any more"),
+        };
+        if event == ControlEvent::FileTouched {
+            event = settle(events);
+        }
+        match event {
+            ControlEvent::Stop(reason) => {
+                info!(reason, "stopping");
+                return;
+            }
+            ControlEvent::FileTouched if Fingerprint::of(path) == seen => {}
+            ControlEvent::FileTouched | ControlEvent::Reload => {
+                seen = Fingerprint::of(path);
+                reload(&mut reloader, running);
+            }
+        }
+    }
+}
+
+/// Waits until the folder is quiet. Gives what is to be done then: a signal goes before.
+fn settle(events: &Receiver<ControlEvent>) -> ControlEvent {
+    let deadline = Instant::now() + QUIET_PATIENCE;
+    while Instant::now() < deadline {
+        match events.recv_timeout(QUIET) {
+            Ok(ControlEvent::FileTouched) => {}
+            Ok(event) => return event,
+            Err(_) => break,
+        }
+    }
+    ControlEvent::FileTouched
+}
+
+fn reload(reloader: &mut Reloader, running: &mut Running) {
+    let outcome = reloader.reload().map_err(|error| error.to_string()).and_then(|reload| {
+        let generation = reload.tables.generation;
+        running.publish(reload.tables).map_err(|behind: WorkersBehind| behind.to_string())?;
+        Ok((generation, reload.warnings, reload.restart_keys))
+    });
+    let reloads = &running.view().reloads;
+    match outcome {
+        Ok((generation, warnings, restart_keys)) => {
+            reloads.note_applied();
+            warnings.iter().for_each(|warning| warn!("{warning}"));
+            if !restart_keys.is_empty() {
+                warn!(keys = restart_keys.join(", "), "these changes wait for a restart");
+            }
+            info!(generation, "reloaded");
+        }
+        Err(reason) => {
+            reloads.note_failed(&reason);
+            reason.lines().for_each(|line| error!("{line}"));
+            error!("not reloaded: the running tables stay");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::control::testing::{CONFIGURATION, start, wait_for};
+
+    #[test]
+    fn reloads_take_effect_and_broken_files_leave_the_tables_in_place() {
+        use core::sync::atomic::Ordering::Relaxed;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        let (mut gateway, reloader) = start(&path);
+        let view = std::sync::Arc::clone(gateway.running.view());
+        let (sender, events) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let (file, running) = (&path, &mut gateway.running);
+            let control = scope.spawn(move || control_loop(file, reloader, running, &events));
+            let generation = || view.tables().generation;
+            let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);
+
+            // Touched, and the same: nothing happens. A signal reloads all the same.
+            sender.send(ControlEvent::FileTouched).unwrap();
+            sender.send(ControlEvent::Reload).unwrap();
+            wait_for("the signal's reload", || (generation() == 2).then_some(()));
+            wait_for("the worker takes it up", || (used() == 2).then_some(()));
+
+            std::fs::write(&path, CONFIGURATION.replace("name = \"web\"", "name = \"shop\"")).unwrap();
+            sender.send(ControlEvent::FileTouched).unwrap();
+            wait_for("the changed file", || (generation() == 3).then_some(()));
+            assert_eq!(view.tables().services.services[0].name, "shop");
+
+            std::fs::write(&path, "[node]\nnane = 1\n").unwrap();
+            sender.send(ControlEvent::FileTouched).unwrap();
+            wait_for("the broken file", || (view.reloads.failed.load(Relaxed) == 1).then_some(()));
+            assert!(
+                view.reloads.last_error().contains("did you mean `name`?"),
+                "{}",
+                view.reloads.last_error()
+            );
+            assert_eq!((generation(), view.reloads.applied.load(Relaxed)), (3, 2));
+
+            sender.send(ControlEvent::Stop("the test")).unwrap();
+            control.join().unwrap();
+        });
+        assert_eq!(gateway.running.reclaim(), 0);
+        assert_eq!(gateway.running.stop().lost_threads, 0);
+    }
+}

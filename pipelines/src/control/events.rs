@@ -1,0 +1,12 @@
+//! What the control thread waits for.
+
+/// Something for the control thread to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// Read the configuration again, whether it looks changed or not.
+    Reload,
+    /// Something happened in the configuration's folder.
+    FileTouched,
+    /// End, because of this.
+    Stop(&'static str),
+}
