@@ -150,6 +150,7 @@ fn flow_whose_time_is_over_takes_no_packet() {
     world.sent("eth0");
     // An answer to what is over fits nothing.
     world.now = engine::clock::Timestamp(world.now.0 + 121_000_000_000);
+    world.sent("eth0");
     let answer = tcp("172.30.76.7:8080", "192.168.0.50:5000", SYN | ACK, b"");
     let sent = world.exchange(pod_port(7), &from_pod(7, &answer), "eth0");
     assert!(sent.is_empty(), "{sent:02x?}");
