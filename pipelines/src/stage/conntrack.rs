@@ -6,7 +6,7 @@ use engine::batch::Batch;
 use engine::packet::Packet;
 use engine::table::flow::{EntryId, FlowKey};
 use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
-use engine::wire::tcp::{FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
+use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
 use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
@@ -72,7 +72,11 @@ pub fn advance(flows: &mut Flows, id: EntryId, packet: &Packet, meta: &Meta, now
     };
     let sequence = note_tcp(value, packet, meta);
     value.last_seen_ms = now_ms;
-    if next != state && (meta.tcp_flags & FLAG_RST == 0 || is_reset_credible(flows, id, sequence)) {
+    // A connection picked up in the middle is established before its other side has spoken.
+    let is_new_answer = !is_original && next == TcpState::Established && !value.has(FLAG_ASSURED);
+    if (next != state || is_new_answer)
+        && (meta.tcp_flags & FLAG_RST == 0 || is_reset_credible(flows, id, sequence))
+    {
         // As the kernel: assured once both sides have spoken and the handshake is through.
         let assured = if next == TcpState::Established { FLAG_ASSURED } else { 0 };
         set_state(flows, id, next as u8, assured);
@@ -97,7 +101,7 @@ fn note_tcp(value: &mut FlowValue, packet: &Packet, meta: &Meta) -> u32 {
     if value.tcp_end == 0 || end.wrapping_sub(value.tcp_end) as i32 > 0 {
         value.tcp_end = end;
     }
-    if meta.tcp_flags & engine::wire::tcp::FLAG_ACK != 0 {
+    if meta.tcp_flags & FLAG_ACK != 0 {
         value.tcp_acknowledged = header.acknowledgement.get();
     }
     value.tcp_window = value.tcp_window.max(u32::from(header.window.get()));
@@ -175,4 +179,46 @@ pub fn has_ended(flows: &Flows, id: EntryId, timeouts: &Timeouts, now_ms: u32) -
     let timeout_ms = timeout_ms(timeouts, &entry.key, entry.value.state);
     now_ms.wrapping_sub(entry.value.last_seen_ms) > timeout_ms
         && now_ms.wrapping_sub(flows.entry(id.peer()).value.last_seen_ms) > timeout_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::pool::MemoryPool;
+    use engine::table::flow::HashSecret;
+
+    use super::*;
+    use crate::flow::flow_key;
+
+    /// A connection in this state, and what becomes of it with one segment from either side.
+    fn segment(state: TcpState, flags: u8, from_originator: bool) -> (Step, FlowValue) {
+        let mut flows = Flows::new(8, HashSecret::new(1, 2)).unwrap();
+        let key = flow_key(PROTOCOL_TCP, 1, 2, 3, 4);
+        let value = |flags| FlowValue { state: state as u8, flags, ..FlowValue::rewrite(&key, &key) };
+        let id = flows.insert((key, value(FLAG_ORIGINAL)), (key.reversed(), value(0))).unwrap();
+        let id = if from_originator { id } else { id.peer() };
+        let packet = MemoryPool::new(1).packet(0, &[0; 20]).unwrap();
+        let meta = Meta { key: flows.entry(id).key, tcp_flags: flags, ..Meta::default() };
+        (advance(&mut flows, id, &packet, &meta, 5), flows.entry(id).value)
+    }
+
+    #[test]
+    fn a_connection_picked_up_in_the_middle_is_assured_by_its_answer() {
+        let (_, value) = segment(TcpState::Established, FLAG_ACK, true);
+        assert!(!value.has(FLAG_ASSURED), "one side has spoken");
+        let (step, value) = segment(TcpState::Established, FLAG_ACK, false);
+        assert_eq!((step, value.has(FLAG_ASSURED)), (Step::Pass, true));
+    }
+
+    #[test]
+    fn either_side_opens_a_finished_connection_anew() {
+        for (state, from_originator, step) in [
+            (TcpState::TimeWait, true, Step::Reopen),
+            (TcpState::TimeWait, false, Step::Reopen),
+            (TcpState::Close, true, Step::Reopen),
+            (TcpState::Close, false, Step::Invalid),
+            (TcpState::LastAck, true, Step::Pass),
+        ] {
+            assert_eq!(segment(state, FLAG_SYN, from_originator).0, step, "{state:?} {from_originator}");
+        }
+    }
 }

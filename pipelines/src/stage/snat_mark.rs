@@ -54,21 +54,21 @@ pub fn choose_port(
     ownership: &Ownership,
     random: &mut Random,
 ) -> Result<FlowKey, DropReason> {
-    if !has_identity(decision.key.protocol) {
-        // Nothing but the addresses tells such flows apart, so there is one to each destination.
-        let key = decision.leaving_key(0);
+    let is_free = |key: &FlowKey| {
         let answer = key.reversed();
-        let is_free = flows.find(&answer, flows.hash(&answer)).is_none();
-        return if is_free { Ok(key) } else { Err(DropReason::SnatPortsExhausted) };
+        ownership.is_own(key.protocol, key.source, key.source_port)
+            && flows.find(&answer, flows.hash(&answer)).is_none()
+    };
+    if !has_identity(decision.key.protocol) {
+        // Nothing but the addresses tells such flows apart, so one at a time has a masqueraded address's answers.
+        let key = decision.leaving_key(0);
+        return if is_free(&key) { Ok(key) } else { Err(DropReason::SnatPortsExhausted) };
     }
     let count = u32::from(last.saturating_sub(first)) + 1;
     for _ in 0..PORT_TRIES {
         let port = first + random.below(count) as u16;
         let key = decision.leaving_key(port);
-        let answer = key.reversed();
-        if ownership.is_own(key.protocol, key.source, port)
-            && flows.find(&answer, flows.hash(&answer)).is_none()
-        {
+        if is_free(&key) {
             return Ok(key);
         }
     }
