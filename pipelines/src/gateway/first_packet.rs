@@ -141,6 +141,10 @@ impl Core {
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         let state = conntrack::initial_state(meta).map_err(drop)?;
         let leaving = self.leaving_key(decision, tables).map_err(drop)?;
+        if leaving != decision.key && batch.visits[index] == visit::CREATE {
+            // Sent here as untranslated by a worker with other tables; the client's next try finds them alike.
+            return Err(drop(DropReason::HandOffLoop));
+        }
         if leaving == decision.key
             && let Some(elsewhere) = self.home_elsewhere(batch, index, &decision.key)
         {
