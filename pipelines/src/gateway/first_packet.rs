@@ -71,8 +71,9 @@ impl Core {
                 }
             }
             Outcome::Reject(reason) => {
-                self.count_refused(&decision, turn.tables);
-                self.refuse(turn, index, IcmpError::PortUnreachable, reason);
+                if self.refuse(turn, index, IcmpError::PortUnreachable, reason) {
+                    self.count_refused(&decision, turn.tables);
+                }
             }
             Outcome::Drop(reason) => turn.batch.dispositions[index] = drop(reason),
             Outcome::Undecided => {}
@@ -205,6 +206,9 @@ impl Core {
     }
 
     fn answer_echo(&mut self, turn: &mut Turn<'_>, index: usize) {
+        if self.waits_for_way_back(turn, index) {
+            return;
+        }
         let limited = !self.icmp_limit.take(turn.now);
         let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return };
         let made =

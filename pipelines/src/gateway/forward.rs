@@ -227,16 +227,26 @@ impl Core {
         self.refuse(turn, index, error, DropReason::MtuExceeded);
     }
 
-    /// Drops a packet for a reason and answers its sender with an ICMP error, where that is allowed.
+    /// Drops a packet for a reason and answers its sender with an ICMP error, where that is allowed. False: the way back
+    /// is not known yet, and the packet waits for it.
     ///
     /// The packet is counted as dropped for `reason`; the error, made in its buffer, as originated.
-    pub(crate) fn refuse(&mut self, turn: &mut Turn<'_>, index: usize, error: IcmpError, reason: DropReason) {
+    pub(crate) fn refuse(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: usize,
+        error: IcmpError,
+        reason: DropReason,
+    ) -> bool {
+        if self.waits_for_way_back(turn, index) {
+            return false;
+        }
         self.counters.accounts.add(engine::counters::Account::Dropped as usize, 1);
         self.counters.drops.add(usize::from(reason.code()), 1);
         self.counters.accounts.add(engine::counters::Account::Originated as usize, 1);
         let own_address = turn.tables.interface(turn.batch.meta[index].interface).address;
         let limited = !self.icmp_limit.take(turn.now);
-        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return };
+        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return true };
         let made = if limited {
             Err(DropReason::IcmpRateLimited)
         } else {
@@ -245,6 +255,20 @@ impl Core {
         let sent =
             made.and_then(|destination| self.send_back(packet, meta, destination, turn.tables, turn.events));
         *disposition = sent.unwrap_or_else(|reason| Disposition::Drop(reason.code()));
+        true
+    }
+
+    /// Lets a packet wait that is to be answered and whose sender's next hop is being asked for: an answer is made in the
+    /// packet's own buffer, so it must be able to leave at once.
+    pub(crate) fn waits_for_way_back(&mut self, turn: &mut Turn<'_>, index: usize) -> bool {
+        let source = turn.batch.meta[index].key.source;
+        match self.next_hop(source, turn.tables, turn.events) {
+            Err(NotYet::Wait(interface, next_hop)) => {
+                hold(turn, index, interface, next_hop);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Sends an answer that starts with its IP header to `destination`.
