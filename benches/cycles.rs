@@ -65,7 +65,13 @@ fn main() {
         rows.retain(|row| row.flows.to_string() == flows);
     }
     if let Some(folder) = value("--prepare") {
-        return prepare(&rows[0], std::path::Path::new(&folder));
+        let load = value("--load").and_then(|name| Load::ALL.into_iter().find(|load| load.name() == name));
+        let flows = value("--flows").and_then(|flows| flows.parse().ok());
+        let (Some(load), Some(flows)) = (load, flows) else {
+            eprintln!("--prepare needs --load NAME and --flows N");
+            std::process::exit(2);
+        };
+        return prepare(&Row { load, flows, services: 10 }, std::path::Path::new(&folder));
     }
     let (rounds, turns) = if quick { (3, 4_000) } else { (7, 20_000) };
     let rate = MonotonicClock::new().cycles_per_second().unwrap_or(0) as f64 / 1e9;

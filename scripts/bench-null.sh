@@ -3,8 +3,8 @@
 #
 #   scripts/bench-null.sh [--seconds N] [--rounds N] [LOAD:FLOWS...]
 #
-# LOAD is dnat, masquerade or plain (benches/support/mod.rs says what each is). Prints TSC cycles a packet, the device's
-# and the loop's share with it, and beside each round a calibration loop, since machines drift. Takes no root, no
+# LOAD is dnat, masquerade or plain (benches/support/mod.rs says what each is), FLOWS any number. Prints TSC cycles a
+# packet, device and loop included, and beside each round a calibration loop, since machines drift. Takes no root, no
 # hugepages and no device; runs on the cores 0 (control) and 1 (worker). Ends only what it started, cleans up always.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,10 +14,10 @@ source scripts/lib/packages.sh
 SECONDS_EACH=3 ROUNDS=3 LOADS=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --seconds) SECONDS_EACH=$2 && shift 2 ;;
-    --rounds) ROUNDS=$2 && shift 2 ;;
+    --seconds) SECONDS_EACH=${2:?a number of seconds is wanted} && shift 2 ;;
+    --rounds) ROUNDS=${2:?a number of rounds is wanted} && shift 2 ;;
     --help | -h) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    *:*) LOADS+=("$1") && shift ;;
+    dnat:[1-9]* | masquerade:[1-9]* | plain:[1-9]*) LOADS+=("$1") && shift ;;
     *) echo "not understood: $1 (--help tells)" >&2 && exit 2 ;;
     esac
 done
@@ -37,12 +37,14 @@ install_to_build
 install_missing python3:python3
 BINARY=${POLLGATE_BINARY:-}
 if [ -z "$BINARY" ]; then
+    echo "building pollgate in release mode, which takes some minutes the first time"
     cargo build --release --locked --quiet -p pollgate
     BINARY=${CARGO_TARGET_DIR:-target}/release/pollgate
 fi
 # With the same features as the binary, which cargo builds along.
 cycles() { cargo bench --locked --quiet -p pollgate --bench cycles -- "$@"; }
-cycles --calibrate >/dev/null # compiles it
+echo "building what makes the frames, which takes some minutes the first time"
+cycles --calibrate >/dev/null
 
 # worker_packets: packets so far, and the moment, from the gateway itself.
 worker_packets() {

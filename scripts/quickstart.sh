@@ -32,7 +32,7 @@ prepare() {
         return
     fi
     install_to_build || fail "could not install what is missing"
-    echo "building pollgate in release mode"
+    echo "building pollgate in release mode, which takes some minutes the first time"
     cd "$CLUSTER_ROOT" || fail "no such folder"
     cargo build --quiet --release -p pollgate || fail "the build failed"
     CLUSTER_BINARY=$(realpath "${CARGO_TARGET_DIR:-target}/release/pollgate")
@@ -41,9 +41,12 @@ prepare() {
 # Ends this script when it takes too long; is itself ended by finish.
 start_watchdog() {
     (
+        own=$BASHPID
         sleep "$TIME_LIMIT_S" &
         trap 'kill "$!" 2>/dev/null' TERM
-        wait "$!" && echo "quickstart: not done after $TIME_LIMIT_S s" >&2 && kill -TERM "$$"
+        # Only while this script is still its parent: a pid that is free may be anybody's by then.
+        wait "$!" && [ "$(ps -o ppid= -p "$own" | tr -d ' ')" = "$$" ] &&
+            echo "quickstart: not done after $TIME_LIMIT_S s" >&2 && kill -TERM "$$"
     ) &
     WATCHDOG_PID=$!
 }
@@ -65,6 +68,11 @@ show_counters() {
 
 main() {
     local started failures=0 name
+    case ${1:-} in
+    "") ;;
+    --help | -h) sed -n '2,8s/^# \{0,1\}//p' "$here/quickstart.sh" && exit 0 ;;
+    *) echo "quickstart: not understood: $1 (--help tells)" >&2 && exit 2 ;;
+    esac
     prepare
     started=$SECONDS
     trap finish EXIT
@@ -86,4 +94,4 @@ main() {
     [ "$failures" = 0 ]
 }
 
-main
+main "$@"

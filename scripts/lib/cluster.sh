@@ -270,6 +270,7 @@ cluster_attach() {
     link node1 route add default via 169.254.1.1 dev pg-host onlink metric 1000 || return 1
     # Pods that never spoke are unknown to everybody; one answered ping shows that the whole path is up.
     wait_until 10 inside cl1 ping -c 1 -W 1 172.30.76.1 || { echo "the bridge does not answer" >&2 && return 1; }
+    wait_until 10 inside cl1 ping -c 1 -W 1 172.30.9.2 || { echo "the tunnel does not answer" >&2 && return 1; }
     wait_until 10 inside client ping -c 1 -W 1 192.168.0.21 || { echo "the node does not answer" >&2 && return 1; }
 }
 

@@ -3,7 +3,7 @@
 
 # Commands, each with the package that brings it.
 PACKAGES_TO_BUILD="cc:gcc pkg-config:pkg-config"
-PACKAGES_FOR_CLUSTER="ip:iproute2 bridge:iproute2 ethtool:ethtool ping:iputils-ping python3:python3 timeout:coreutils"
+PACKAGES_FOR_CLUSTER="ip:iproute2 bridge:iproute2 ethtool:ethtool ping:iputils-ping python3:python3 timeout:coreutils ps:procps"
 PACKAGES_FOR_CAPTURES="tcpdump:tcpdump tshark:tshark"
 
 # The oldest compiler that builds the workspace, as Cargo.toml says.

@@ -61,6 +61,19 @@ impl Notes {
         })
     }
 
+    /// Whether nothing was found that may hide what a table of these sections is called or is for: another key's fault
+    /// hides neither.
+    pub(crate) fn names_read(&self, sections: &[&str]) -> bool {
+        !self.notes.borrow().iter().filter_map(|note| note.key.as_deref()).any(|key| {
+            let section = key.split(['.', '[']).next().unwrap_or(key);
+            let hides = match key.rsplit_once('.') {
+                Some((_, last)) => matches!(last, "name" | "role"),
+                None => true,
+            };
+            sections.contains(&section) && hides
+        })
+    }
+
     fn add(&self, severity: Severity, offset: usize, key: Option<String>, wrong: String, right: String) {
         self.notes.borrow_mut().push(Note { severity, offset, key, wrong, right });
     }

@@ -33,7 +33,8 @@ struct Names {
 
 impl Names {
     fn of<'d>(draft: &'d Draft, notes: &Notes) -> Self {
-        let complete = notes.all_read(&["ports", "bridge", "overlay"]);
+        let named = draft.ports.iter().all(|port| port.name.is_some() && port.role.is_some());
+        let complete = named && notes.names_read(&["ports", "bridge", "overlay"]);
         let mut names = Self { interfaces: HashMap::new(), pods: HashMap::new(), complete };
         let mut taken: HashSet<&'d str> = HashSet::new();
         let mut take = |name: &'d At<String>, what: &str| {
@@ -185,7 +186,7 @@ fn check_services(draft: &Draft, notes: &Notes) {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::config::testing::{expect, expect_one};
+    use crate::control::config::testing::{changed, expect, expect_one};
 
     #[test]
     fn names_belong_to_one_thing() {
@@ -203,6 +204,18 @@ mod tests {
             "name = \"business-manager\"",
             "name = \"mysql\"",
             ("error", "\"mysql\"", "service[5].name", "service default/mysql is there twice"),
+        );
+    }
+
+    #[test]
+    fn another_keys_fault_hides_no_wrong_reference() {
+        let text = changed(&[("mtu = 1500", "mtuu = 1500"), ("interface = \"eth0\"", "interface = \"eth9\"")]);
+        expect(
+            &text,
+            &[
+                ("error", "mtuu", "ports[0].mtuu", "unknown key `mtuu`"),
+                ("error", "\"eth9\"", "routes[2].interface", "there is no interface `eth9`"),
+            ],
         );
     }
 
