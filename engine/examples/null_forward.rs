@@ -12,7 +12,7 @@ use engine::dpdk::{
 };
 use engine::packet::Packet;
 use engine::port::dpdk::{DpdkPort, DpdkQueue, PortOptions};
-use engine::port::{Burst, PortQueue};
+use engine::port::{BURST, Burst, PortQueue};
 
 const BUFFER_COUNT: u32 = 16_384;
 
@@ -85,7 +85,7 @@ fn forward(mut queues: Vec<DpdkQueue>, packets: u64, core: usize) -> Result<Outc
     let (start, start_cycles) = (Instant::now(), cycles());
     while packet_count < packets {
         for index in 0..queues.len() {
-            queues[index].receive(&mut burst);
+            queues[index].receive(&mut burst, BURST);
             packet_count += burst.len() as u64;
             burst.iter_mut().for_each(swap_addresses);
             let other = (index + 1) % queues.len();

@@ -224,7 +224,7 @@ impl<P: Pipeline> Worker<P> {
     fn receive(&mut self, port: usize) -> usize {
         let Some(queue) = &mut self.connections.ports[port] else { return 0 };
         let mut burst = Burst::new();
-        queue.receive(&mut burst);
+        queue.receive(&mut burst, self.burst);
         let count = burst.len();
         if count == 0 {
             return 0;
@@ -233,9 +233,7 @@ impl<P: Pipeline> Worker<P> {
         for packet in burst {
             bytes += packet.len();
             // There is room: a batch with less than a burst free was processed before.
-            if let Err(packet) = self.batch.push(packet, 0) {
-                self.dropping.push(packet);
-            }
+            let _ = self.batch.push(packet, 0);
         }
         self.counters.accounts.add(Account::Received as usize, count as u64);
         self.counters.ports.add(port * 4, count as u64);

@@ -53,7 +53,6 @@ pub enum DropReason {
     TtlExceeded,
     MtuExceeded,
     NeighbourUnresolved,
-    NeighbourTableFull,
     SnatPortsExhausted,
     HeadroomExhausted,
     IcmpRateLimited,
@@ -120,7 +119,7 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
     ),
     (MartianSource, "validate", "martian_source", "A source address that no packet may have here."),
     (MartianDestination, "validate", "martian_destination", "A destination that is never forwarded."),
-    (Multicast, "validate", "multicast", "To a multicast or broadcast address."),
+    (Multicast, "validate", "multicast", "To a multicast or broadcast address, or MAC."),
     (TcpInvalid, "conntrack", "tcp_invalid", "TCP flags that fit no state of the connection."),
     (
         IcmpErrorTracked,
@@ -166,7 +165,6 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
         "neighbour_unresolved",
         "The next hop did not answer, or too many packets wait for it.",
     ),
-    (NeighbourTableFull, "neighbour", "neighbour_table_full", "No place to learn another next hop."),
     (SnatPortsExhausted, "snat_mark", "snat_ports_exhausted", "No free source port to masquerade with."),
     (HeadroomExhausted, "apply", "headroom_exhausted", "No room in front of the packet for its new headers."),
     (IcmpRateLimited, "reject", "icmp_rate_limited", "An ICMP error was due, but the limit was reached."),
@@ -177,7 +175,12 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
         "An ICMP error was due, but none may be sent about such a packet (RFC 1122, section 3.2.2).",
     ),
     (HostRateLimited, "host", "host_rate_limited", "For the host's own stack, above its rate limit."),
-    (HostAbsent, "host", "host_absent", "For the host's own stack, and no exception port is configured."),
+    (
+        HostAbsent,
+        "host",
+        "host_absent",
+        "For the host's own stack, from itself or without an exception port.",
+    ),
     (HandOffLoop, "ownership", "hand_off_loop", "Handed from worker to worker without finding its owner."),
 ];
 

@@ -112,6 +112,12 @@ pub fn has_ports(protocol: u8) -> bool {
     matches!(protocol, PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_SCTP)
 }
 
+/// Whether the protocol's packets say which of two hosts' flows they are of: by ports, or by an echo's identifier.
+#[inline(always)]
+pub fn has_identity(protocol: u8) -> bool {
+    has_ports(protocol) || protocol == PROTOCOL_ICMP
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

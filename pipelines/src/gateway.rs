@@ -408,6 +408,10 @@ impl Core {
             self.forward(batch, index, id, tables, events, waiting, now);
             return true;
         }
+        if conntrack::has_ended(&self.flows, id, &tables.timeouts, now.millis()) {
+            // The sweep has not been by. Not taken out here: others of the batch still point to it.
+            return false;
+        }
         self.later_packet(batch, index, id, tables, events, waiting, now)
     }
 

@@ -114,8 +114,8 @@ struct Record {
     due_ms: u32,
     tries: u8,
     epoch: u32,
-    /// Of a tunnel: the record of its outer next hop.
-    carrier: Option<u32>,
+    /// Tunnels leave by it.
+    is_carrier: bool,
 }
 
 const FREE: Record = Record {
@@ -127,7 +127,7 @@ const FREE: Record = Record {
     due_ms: 0,
     tries: 0,
     epoch: 0,
-    carrier: None,
+    is_carrier: false,
 };
 
 /// The machine.
@@ -141,6 +141,12 @@ pub struct NeighbourMachine {
     routes: Option<Arc<RouteTable>>,
     sweep_at: usize,
     station_sweep_ms: u32,
+    /// All records from here on are free.
+    used: usize,
+    /// A station was heard behind a new port in this step.
+    station_changed: bool,
+    /// The outer next hop of a tunnel changed in this step.
+    carrier_changed: bool,
 }
 
 impl NeighbourMachine {
@@ -157,6 +163,9 @@ impl NeighbourMachine {
             routes: None,
             sweep_at: 1,
             station_sweep_ms: 0,
+            used: 1,
+            station_changed: false,
+            carrier_changed: false,
         }
     }
 
@@ -180,10 +189,11 @@ impl NeighbourMachine {
                 Event::Learn { interface, address, mac, port, to_us } => {
                     self.learn(tables, interface, address, mac, port, to_us, now_ms);
                 }
-                Event::Station { mac, port } => self.hear_station(tables, mac, port, now_ms),
+                Event::Station { mac, port } => self.hear_station(mac, port, now_ms),
             }
         }
         self.sweep(tables, now_ms, frames);
+        self.pass_on(tables, now_ms, frames);
         self.age_stations(tables, now_ms);
     }
 
@@ -194,6 +204,7 @@ impl NeighbourMachine {
 
     fn take_over(&mut self, tables: &Tables, now_ms: u32, frames: &mut Frames) {
         self.generation = Some(tables.generation);
+        self.neighbours.set_generation(tables.generation);
         let changed = self.changed_routes(tables);
         self.routes = Some(Arc::clone(&tables.routes));
         self.write_host(
@@ -201,7 +212,7 @@ impl NeighbourMachine {
             changed.as_ref().is_none_or(|routes| routes.iter().any(|r| r.interface == HOST_INTERFACE)),
         );
         self.take_stations(tables, now_ms);
-        for index in 1..self.records.len() {
+        for index in 1..self.used {
             let record = self.records[index];
             if record.state == State::Free {
                 continue;
@@ -215,27 +226,56 @@ impl NeighbourMachine {
             if changed.as_ref().is_none_or(|routes| routes.iter().any(|route| leads_to(route, &record))) {
                 self.records[index].epoch = self.draw_epoch();
             }
-            self.refresh(tables, index as u32, now_ms, frames);
         }
         for (interface, address) in tables.neighbours.keys() {
             self.resolve(tables, *interface, *address, now_ms, frames);
+        }
+        // Tunnels last: they are made of the records of their outer next hops.
+        self.refresh_all(tables, now_ms, frames, |_, kind| !matches!(kind, InterfaceKind::Overlay { .. }));
+        self.refresh_all(tables, now_ms, frames, |_, kind| matches!(kind, InterfaceKind::Overlay { .. }));
+        (self.carrier_changed, self.station_changed) = (false, false);
+    }
+
+    /// Writes the records in use that `choose` wants, by what is known now.
+    fn refresh_all(
+        &mut self,
+        tables: &Tables,
+        now_ms: u32,
+        frames: &mut Frames,
+        choose: impl Fn(&Record, InterfaceKind) -> bool,
+    ) {
+        for index in 1..self.used {
+            let record = self.records[index];
+            if record.state != State::Free && choose(&record, tables.interface(record.interface).kind) {
+                self.refresh(tables, index as u32, now_ms, frames);
+            }
+        }
+    }
+
+    /// Passes on what the step's events changed, once for all of them: whoever can send many events must not be able
+    /// to have all records looked at for each.
+    fn pass_on(&mut self, tables: &Tables, now_ms: u32, frames: &mut Frames) {
+        if core::mem::take(&mut self.station_changed) {
+            // Next hops whose station is behind another port, or is heard for the first time, leave by that port.
+            let stations = Arc::clone(&self.stations);
+            self.refresh_all(tables, now_ms, frames, |record, kind| {
+                matches!(kind, InterfaceKind::Bridge)
+                    && stations.find(record.mac).is_some_and(|port| record.port != Some(port))
+            });
+        }
+        if core::mem::take(&mut self.carrier_changed) {
+            self.refresh_all(tables, now_ms, frames, |_, kind| matches!(kind, InterfaceKind::Overlay { .. }));
         }
     }
 
     /// Static stations, before the next hops that stand on them.
     fn take_stations(&mut self, tables: &Tables, now_ms: u32) {
         if let Some(bridge) = &tables.bridge {
-            let gone: ArrayVec<MacAddress, SWEEP> = self
-                .stations
-                .stations()
-                .filter(|station| {
-                    station.is_static && !bridge.stations.contains(&(station.mac, station.port))
-                })
-                .map(|station| station.mac)
-                .take(SWEEP)
-                .collect();
-            for mac in gone {
-                self.stations.forget(mac);
+            // Forgetting one leaves the others where they are, so they may go while they are looked at.
+            for station in self.stations.stations() {
+                if station.is_static && !bridge.stations.contains(&(station.mac, station.port)) {
+                    self.stations.forget(station.mac);
+                }
             }
             for (mac, port) in &bridge.stations {
                 self.stations.learn(*mac, *port, true, now_ms);
@@ -307,6 +347,7 @@ impl NeighbourMachine {
             self.free.push(index);
             return None;
         }
+        self.used = self.used.max(index as usize + 1);
         self.records[index as usize] = Record {
             state: if static_mac.is_some() { State::Static } else { State::Incomplete },
             interface,
@@ -386,10 +427,9 @@ impl NeighbourMachine {
         }
         let next_hop = route.via.unwrap_or(remote);
         let carrier = self.resolve(tables, route.interface, next_hop, now_ms, frames);
-        self.records[index as usize].carrier = carrier;
-        let Some(outer) = carrier.and_then(|carrier| self.neighbours.read(carrier)) else {
-            return unresolved;
-        };
+        let Some(carrier) = carrier else { return unresolved };
+        self.records[carrier as usize].is_carrier = true;
+        let Some(outer) = self.neighbours.read(carrier) else { return unresolved };
         if outer.kind != KIND_ETHERNET {
             return unresolved;
         }
@@ -418,6 +458,7 @@ impl NeighbourMachine {
             return;
         };
         let record = &mut self.records[index as usize];
+        let before = (record.mac, record.port);
         let is_bridge = matches!(tables.interface(interface).kind, InterfaceKind::Bridge);
         if record.state != State::Static {
             record.mac = mac;
@@ -429,37 +470,17 @@ impl NeighbourMachine {
         }
         if is_bridge {
             record.port = Some(port);
-            self.hear_station(tables, mac, port, now_ms);
+            self.hear_station(mac, port, now_ms);
         }
         let mut unsent = Frames::new();
         self.refresh(tables, index, now_ms, &mut unsent);
-        self.refresh_carried(tables, index, now_ms);
+        let record = &self.records[index as usize];
+        self.carrier_changed |= record.is_carrier && (record.mac, record.port) != before;
     }
 
-    /// Tunnels whose outer next hop is this record get its new MAC.
-    fn refresh_carried(&mut self, tables: &Tables, carrier: u32, now_ms: u32) {
-        let mut unsent = Frames::new();
-        for index in 1..self.records.len() {
-            let record = &self.records[index];
-            if record.state != State::Free && record.carrier == Some(carrier) {
-                self.refresh(tables, index as u32, now_ms, &mut unsent);
-            }
-        }
-    }
-
-    fn hear_station(&mut self, tables: &Tables, mac: MacAddress, port: PortId, now_ms: u32) {
-        if self.stations.hear(mac, port, now_ms) || !self.stations.learn(mac, port, false, now_ms) {
-            return;
-        }
-        // It moved, spoke for the first time, or spoke again after it had been forgotten: next hops with this MAC leave
-        // by its port from now on.
-        let mut unsent = Frames::new();
-        for index in 1..self.records.len() {
-            let record = &self.records[index];
-            let is_bridge = matches!(tables.interface(record.interface).kind, InterfaceKind::Bridge);
-            if record.state != State::Free && record.mac == mac && is_bridge {
-                self.refresh(tables, index as u32, now_ms, &mut unsent);
-            }
+    fn hear_station(&mut self, mac: MacAddress, port: PortId, now_ms: u32) {
+        if !self.stations.hear(mac, port, now_ms) && self.stations.learn(mac, port, false, now_ms) {
+            self.station_changed = true;
         }
     }
 
@@ -474,8 +495,8 @@ impl NeighbourMachine {
                 continue;
             }
             if record.tries >= TRIES {
+                self.carrier_changed |= record.is_carrier;
                 self.release(index as u32);
-                self.refresh_carried(tables, index as u32, now_ms);
                 continue;
             }
             if record.state == State::Reachable {

@@ -7,12 +7,14 @@
 //! then at h(source); a new translated flow is created at h(source) after both missed, an untranslated one at one of the
 //! two, drawn by a bit that both directions compute alike: at always the lower one, the first workers would own most
 //! flows. Addresses that never are an originator (service networks, the node's addresses at node ports) are not
-//! asked for; that set too is fixed for the process.
+//! asked for; that set too is fixed for the process. Flows of protocols without ports have no port to be drawn for a
+//! worker: they all are the first worker's.
 
 use engine::batch::{Batch, Disposition, WorkerId};
 use engine::table::flow::FlowKey;
 
 use crate::drop_reason::DropReason;
+use crate::flow::has_identity;
 use crate::meta::{Kind, Meta};
 use crate::prefix::Ipv4Prefix;
 
@@ -59,7 +61,7 @@ impl Ownership {
     /// The worker of an endpoint. Must be the same in every worker, so it has no secret in it.
     #[inline(always)]
     pub fn of(&self, protocol: u8, address: u32, port: u16) -> WorkerId {
-        if self.worker_count == 1 {
+        if self.worker_count == 1 || !has_identity(protocol) {
             return 0;
         }
         let word = u64::from(address) << 24 | u64::from(port) << 8 | u64::from(protocol);
@@ -72,7 +74,7 @@ impl Ownership {
     /// Whether this worker is an endpoint's.
     #[inline(always)]
     pub fn is_own(&self, protocol: u8, address: u32, port: u16) -> bool {
-        self.worker_count == 1 || self.of(protocol, address, port) == self.worker
+        self.of(protocol, address, port) == self.worker
     }
 
     fn of_source(&self, key: &FlowKey) -> WorkerId {
@@ -165,7 +167,8 @@ mod tests {
             let rules = rules(count);
             let mut used = vec![0; count];
             for number in 0..2_000u32 {
-                let key = flow_key(6, 0xac1e_4c00 + number % 200, 40_000 + number as u16, 0xac1e_0902, 8080);
+                let (client, server) = (0xac1e_4c00 + number % 200, 0xac1e_0900 + number % 97);
+                let key = flow_key(6, client, 40_000 + number as u16, server, 8080);
                 let home = rules[0].next(&key, visit::CREATE);
                 assert_eq!(home, rules[0].next(&key.reversed(), visit::CREATE));
                 let visited =

@@ -343,24 +343,22 @@ fn service_report(service: &ServicePort, tables: &Tables) -> ServiceReport {
     let sum = |slot: u32, counter: SlotCounter| {
         tables.backend_counters.iter().map(|counters| counters.get(slot, counter)).sum::<u64>()
     };
-    let backends: Vec<BackendReport> = service
-        .backends
-        .iter()
-        .map(|backend| BackendReport {
-            address: Ipv4Addr::from(backend.address),
-            port: backend.port,
-            weight: backend.weight,
-            traffic: Traffic {
-                connections: sum(backend.slot, SlotCounter::Connections),
-                packets_in: sum(backend.slot, SlotCounter::PacketsIn),
-                bytes_in: sum(backend.slot, SlotCounter::BytesIn),
-                packets_out: sum(backend.slot, SlotCounter::PacketsOut),
-                bytes_out: sum(backend.slot, SlotCounter::BytesOut),
-            },
-        })
-        .collect();
+    let traffic_of = |slot: u32| Traffic {
+        connections: sum(slot, SlotCounter::Connections),
+        packets_in: sum(slot, SlotCounter::PacketsIn),
+        bytes_in: sum(slot, SlotCounter::BytesIn),
+        packets_out: sum(slot, SlotCounter::PacketsOut),
+        bytes_out: sum(slot, SlotCounter::BytesOut),
+    };
+    let backend_report = |backend: &crate::table::service::Backend| BackendReport {
+        address: Ipv4Addr::from(backend.address),
+        port: backend.port,
+        weight: backend.weight,
+        traffic: traffic_of(backend.slot),
+    };
+    let backends: Vec<BackendReport> = service.backends.iter().map(backend_report).collect();
     let mut traffic = Traffic::default();
-    backends.iter().for_each(|backend| traffic.add(&backend.traffic));
+    service.counted_slots.iter().for_each(|slot| traffic.add(&traffic_of(*slot)));
     ServiceReport {
         namespace: service.namespace.clone(),
         name: service.name.clone(),

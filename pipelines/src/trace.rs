@@ -17,7 +17,7 @@ use engine::random::Random;
 use engine::table::flow::{FlowKey, HashSecret};
 use engine::table::lpm::LpmError;
 use engine::table::pages::PageArrayError;
-use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP};
+use engine::wire::ipv4::PROTOCOL_TCP;
 
 use crate::assembly::ownership;
 use crate::control::build::{Builder, HostFacts};
@@ -505,7 +505,7 @@ fn translated(meta: &Meta, leaving: &FlowKey, snat: Option<&Snat>) -> Option<Tra
         return None;
     }
     let has_ports = crate::flow::has_ports(leaving.protocol);
-    let has_identity = has_ports || leaving.protocol == PROTOCOL_ICMP;
+    let has_identity = crate::flow::has_identity(leaving.protocol);
     // Without routes nothing has been drawn.
     let is_drawn = snat.is_none() || leaving.source != meta.key.source;
     Some(Translated {

@@ -71,21 +71,16 @@ impl Waiting {
         self.resumed = 0;
     }
 
-    /// Lets a packet wait. Gives it back when too many do.
-    pub fn hold(
-        &mut self,
-        packet: Packet,
-        visit: u8,
-        interface: InterfaceId,
-        next_hop: u32,
-        now: Timestamp,
-    ) -> Result<(), Packet> {
+    /// Whether one more may wait for this next hop.
+    pub fn has_place(&self, interface: InterfaceId, next_hop: u32) -> bool {
         let same = |waiter: &&Waiter| waiter.interface == interface && waiter.next_hop == next_hop;
-        if self.list.is_full() || self.list.iter().filter(same).count() >= WAITING_PER_HOP {
-            return Err(packet);
-        }
+        !self.list.is_full() && self.list.iter().filter(same).count() < WAITING_PER_HOP
+    }
+
+    /// Lets a packet wait, for which there is a place.
+    pub fn hold(&mut self, packet: Packet, visit: u8, interface: InterfaceId, next_hop: u32, now: Timestamp) {
+        debug_assert!(self.has_place(interface, next_hop));
         self.list.push(Waiter { packet, interface, next_hop, visit, since_ms: now.millis() });
-        Ok(())
     }
 
     /// Moves packets whose next hop is known into the batch, in the order that they came, and drops those that have

@@ -248,7 +248,7 @@ impl DpdkQueue {
 
 impl PortQueue for DpdkQueue {
     #[inline]
-    fn receive(&mut self, burst: &mut Burst) {
+    fn receive(&mut self, burst: &mut Burst, limit: usize) {
         let held = burst.len();
         let start = burst.as_mut_ptr().cast::<NonNull<PacketHeader>>();
         // SAFETY: the array has room for BURST packets, of which `held` are there, and Packet is repr(transparent)
@@ -256,7 +256,7 @@ impl PortQueue for DpdkQueue {
         // it was taken once and is borrowed mutably. Each pointer that comes back is a buffer of the port's
         // DpdkPool, with its private line, and belongs to nobody else.
         unsafe {
-            let room = (BURST - held) as u16;
+            let room = limit.min(BURST - held) as u16;
             let received = usize::from(shim::pollgate_receive(self.port, self.queue, start.add(held), room));
             for index in held..held + received {
                 start.add(index).read().as_mut().port = self.port_number;

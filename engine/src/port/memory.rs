@@ -46,9 +46,9 @@ impl MemoryPort {
 }
 
 impl PortQueue for MemoryPort {
-    fn receive(&mut self, burst: &mut Burst) {
+    fn receive(&mut self, burst: &mut Burst, limit: usize) {
         self.with(|queues| {
-            let count = (BURST - burst.len()).min(queues.arriving.len());
+            let count = limit.min(BURST - burst.len()).min(queues.arriving.len());
             burst.extend(queues.arriving.drain(..count));
         });
     }

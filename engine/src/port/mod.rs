@@ -18,8 +18,9 @@ pub type Burst = ArrayVec<Packet, BURST>;
 
 /// One worker's pair of queues of a port.
 pub trait PortQueue: Send {
-    /// Adds the packets that have arrived, as many as `burst` has room for, each marked with the port's number.
-    fn receive(&mut self, burst: &mut Burst);
+    /// Adds the packets that have arrived, `limit` at the most and as many as `burst` has room for, each marked with
+    /// the port's number.
+    fn receive(&mut self, burst: &mut Burst, limit: usize);
 
     /// Hands packets to the port. What it does not take stays in `burst`, in order.
     fn transmit(&mut self, burst: &mut Burst);

@@ -54,8 +54,8 @@ impl PreloadedPort {
 }
 
 impl PortQueue for PreloadedPort {
-    fn receive(&mut self, burst: &mut Burst) {
-        for _ in 0..self.burst.min(burst.remaining_capacity()) {
+    fn receive(&mut self, burst: &mut Burst, limit: usize) {
+        for _ in 0..self.burst.min(limit).min(burst.remaining_capacity()) {
             let (Some(frame), Some(mut packet)) = (self.frames.get(self.next), self.free.pop()) else {
                 return;
             };
@@ -89,7 +89,7 @@ mod tests {
         let mut seen = Vec::new();
         for _ in 0..300 {
             let mut burst = Burst::new();
-            port.receive(&mut burst);
+            port.receive(&mut burst, BURST);
             seen.extend(burst.iter().map(|packet| (packet.data()[0], packet.port())));
             port.transmit(&mut burst);
         }

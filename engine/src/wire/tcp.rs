@@ -15,6 +15,8 @@ pub const FLAG_RST: u8 = 0x04;
 pub const FLAG_PSH: u8 = 0x08;
 /// The acknowledgement field counts.
 pub const FLAG_ACK: u8 = 0x10;
+/// The urgent pointer counts.
+pub const FLAG_URG: u8 = 0x20;
 
 /// The fixed part of the header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -15,7 +15,7 @@ use engine::dpdk::{
 use engine::packet::Packet;
 use engine::pool::{MemoryPool, PacketSource};
 use engine::port::dpdk::{DpdkPort, DpdkQueue, PortError, PortOptions};
-use engine::port::{Burst, PortQueue};
+use engine::port::{BURST, Burst, PortQueue};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
 const BUFFER_COUNT: u32 = 2_048;
@@ -154,9 +154,9 @@ fn buffers() {
     assert!(matches!(first.take_queue(1), Err(PortError::NoQueue { .. })));
 
     let mut burst = Burst::new();
-    queue.receive(&mut burst);
+    queue.receive(&mut burst, BURST);
     assert_eq!((burst.len(), burst[0].port(), pool.in_use()), (32, 7, 32));
-    queue.receive(&mut burst);
+    queue.receive(&mut burst, BURST);
     assert_eq!(burst.len(), 32, "no room, nothing more");
     // A packet that no mempool owns is not taken, nor what stands behind it.
     burst[20] = MemoryPool::new(1).packet(0, b"not DPDK's").unwrap();
@@ -190,7 +190,7 @@ fn ring() {
     }
     queue.transmit(&mut burst);
     assert_eq!((burst.len(), pool.in_use()), (0, 10));
-    queue.receive(&mut burst);
+    queue.receive(&mut burst, BURST);
     let values: Vec<u8> = burst.iter().map(|packet| packet.data()[199]).collect();
     assert_eq!(values, (0..10).collect::<Vec<u8>>());
     assert!(burst.iter().all(|packet| packet.port() == 7 && packet.len() == 200));
@@ -206,7 +206,7 @@ fn ring() {
 /// Moves what has arrived to the same port's transmit queue; returns how many packets that were.
 fn turn_around(queue: &mut DpdkQueue, mut change: impl FnMut(&mut Packet)) -> usize {
     let mut burst = Burst::new();
-    queue.receive(&mut burst);
+    queue.receive(&mut burst, BURST);
     let count = burst.len();
     burst.iter_mut().for_each(&mut change);
     queue.transmit(&mut burst);

@@ -29,6 +29,8 @@ pub struct Builder {
     facts: HostFacts,
     worker_count: usize,
     slots: Slots,
+    /// Slots of all backends that each service port has ever had, by its title.
+    backend_slots: std::collections::HashMap<String, std::collections::BTreeSet<u32>>,
     generation: u64,
     counters: Arc<Vec<SlotCounters>>,
 }
@@ -37,7 +39,14 @@ impl Builder {
     /// A builder for this many workers.
     pub fn new(worker_count: usize, facts: HostFacts) -> Self {
         let counters = Arc::new(vec![SlotCounters::default(); worker_count.max(1)]);
-        Self { facts, worker_count: worker_count.max(1), slots: Slots::default(), generation: 0, counters }
+        Self {
+            facts,
+            worker_count: worker_count.max(1),
+            slots: Slots::default(),
+            backend_slots: std::collections::HashMap::new(),
+            generation: 0,
+            counters,
+        }
     }
 
     /// The tables of a configuration. Fails only with more routes than a table holds.
@@ -117,6 +126,9 @@ impl Builder {
                 slot: self.slots.number(&format!("{title} {}:{}", backend.address, backend.port)),
             })
             .collect();
+        let counted = self.backend_slots.entry(title).or_default();
+        counted.extend(service_port.backends.iter().map(|backend| backend.slot));
+        service_port.counted_slots = counted.iter().copied().collect();
         service_port.prepare()
     }
 }

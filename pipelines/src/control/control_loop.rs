@@ -21,14 +21,14 @@ const TICK: Duration = Duration::from_millis(500);
 const RECLAIM_TICK: Duration = Duration::from_millis(20);
 
 /// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the file that
-/// `reloader` reads.
+/// `reloader` reads; `seen` is what it was when the running configuration was read.
 pub fn control_loop(
     path: &Path,
+    mut seen: Fingerprint,
     mut reloader: Reloader,
     running: &mut Running,
     events: &Receiver<ControlEvent>,
 ) {
-    let mut seen = Fingerprint::of(path);
     loop {
         let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
         let mut event = match events.recv_timeout(tick) {
@@ -107,8 +107,9 @@ mod tests {
         let view = std::sync::Arc::clone(gateway.running.view());
         let (sender, events) = mpsc::channel();
         std::thread::scope(|scope| {
+            let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
-            let control = scope.spawn(move || control_loop(file, reloader, running, &events));
+            let control = scope.spawn(move || control_loop(file, seen, reloader, running, &events));
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);
 

@@ -92,7 +92,7 @@ impl HostLink {
         let mut moved = 0;
         for _ in 0..BATCHES {
             let mut burst = Burst::new();
-            self.queue.receive(&mut burst);
+            self.queue.receive(&mut burst, BURST);
             let count = burst.len();
             let mut arrived: ArrayVec<HandOff, BURST> = burst
                 .into_iter()
@@ -224,8 +224,8 @@ mod tests {
     }
 
     impl PortQueue for Device {
-        fn receive(&mut self, burst: &mut Burst) {
-            while !burst.is_full()
+        fn receive(&mut self, burst: &mut Burst, limit: usize) {
+            while burst.len() < limit
                 && let Some(packet) = self.waiting.pop()
             {
                 burst.push(packet);

@@ -93,6 +93,15 @@ fn keep_running_parts(running: &Configuration, mut new: Configuration) -> Result
     new.metrics.clone_from(&running.metrics);
     new.exception.clone_from(&running.exception);
     new.conntrack.capacity = running.conntrack.capacity;
+    if running.workers.cores.len() > 1 {
+        // By these several workers find a flow's owner.
+        new.node.addresses.clone_from(&running.node.addresses);
+        new.node.primary_addresses.clone_from(&running.node.primary_addresses);
+        let settings = &mut new.service_settings;
+        settings.service_cidrs.clone_from(&running.service_settings.service_cidrs);
+        settings.node_port_addresses.clone_from(&running.service_settings.node_port_addresses);
+        settings.node_port_range = running.service_settings.node_port_range;
+    }
     Ok(new)
 }
 

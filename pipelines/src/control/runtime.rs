@@ -12,12 +12,13 @@ use crate::control::control_loop::control_loop;
 use crate::control::control_socket::{BoundSocket, ControlSocket, SocketError};
 use crate::control::cores::{self, CorePlan};
 use crate::control::devices::{self, CloseError, OpenError, Opened};
+use crate::control::events::ControlEvent;
 use crate::control::metrics::{MetricsError, MetricsListener, MetricsServer};
 use crate::control::reload::Reloader;
 use crate::control::running::{Running, StartError, accounting_is_balanced};
 use crate::control::show;
 use crate::control::signals;
-use crate::control::watch::FileWatch;
+use crate::control::watch::{FileWatch, Fingerprint};
 
 /// Why the gateway did not run, or not to its proper end.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ pub struct Outcome {
 
 /// Runs until a signal ends it.
 pub fn run(path: &Path) -> Result<Outcome, RunError> {
+    let seen = Fingerprint::of(path);
     let configuration = load(path)?;
     // Before DPDK starts and confines the main thread.
     let cores = cores::plan(&configuration, &engine::dpdk::available_cores());
@@ -85,13 +87,17 @@ pub fn run(path: &Path) -> Result<Outcome, RunError> {
         true => Some(FileWatch::start(path, sender.clone())?),
         false => None,
     };
+    if watch.is_some() {
+        // A change since the file was read, which nobody watched for. The receiver is right here.
+        let _ = sender.send(ControlEvent::FileTouched);
+    }
     let signal_thread = installed.start(sender).map_err(RunError::Signals)?;
     let socket = socket.map(|socket| ControlSocket::start(socket, running.view())).transpose()?;
     let metrics = metrics.map(|metrics| MetricsServer::start(metrics, running.view())).transpose()?;
     announce(&configuration, &cores);
 
     let reloader = Reloader::new(path, configuration, builder);
-    control_loop(path, reloader, &mut running, &events);
+    control_loop(path, seen, reloader, &mut running, &events);
 
     drop(watch);
     signal_thread.stop();

@@ -90,8 +90,8 @@ impl Core {
         }
     }
 
-    /// Lets a packet follow a flow that an earlier packet of the batch has made; takes a closed connection out of its
-    /// way. True: the packet is done with.
+    /// Lets a packet follow a flow that an earlier packet of the batch has made; takes a connection that is closed or whose
+    /// time is over out of its way. True: the packet is done with.
     #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
     fn join_flow(
         &mut self,
@@ -104,11 +104,13 @@ impl Core {
     ) -> bool {
         let meta = batch.meta[index];
         let Some(id) = self.flows.find(&meta.key, meta.hash) else { return false };
-        if self.later_packet(batch, index, id, tables, events, waiting, now) {
+        let has_ended = conntrack::has_ended(&self.flows, id, &tables.timeouts, now.millis());
+        if !has_ended && self.later_packet(batch, index, id, tables, events, waiting, now) {
             return true;
         }
         self.flows.remove(id);
-        self.gauges.add(Gauge::FlowsReopened as usize, 1);
+        let gauge = if has_ended { Gauge::FlowsExpired } else { Gauge::FlowsReopened };
+        self.gauges.add(gauge as usize, 1);
         false
     }
 
@@ -139,6 +141,10 @@ impl Core {
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         let state = conntrack::initial_state(meta).map_err(drop)?;
         let leaving = self.leaving_key(decision, tables).map_err(drop)?;
+        if leaving != decision.key && batch.visits[index] == visit::CREATE {
+            // Sent here as untranslated by a worker with other tables; the client's next try finds them alike.
+            return Err(drop(DropReason::HandOffLoop));
+        }
         if leaving == decision.key
             && let Some(elsewhere) = self.home_elsewhere(batch, index, &decision.key)
         {

@@ -97,6 +97,8 @@ pub(crate) fn find_next_hop(
     if let Some(record) = neighbours.find(interface, next_hop)
         && let Some(adjacency) = neighbours.read(record)
         && adjacency.is_usable()
+        // Between the two reads the record may have been freed and made another next hop's.
+        && (adjacency.interface, adjacency.address) == (interface, next_hop)
     {
         return Ok((adjacency, record));
     }
@@ -217,6 +219,10 @@ impl Core {
                 let destination = self.flows.entry(id).value.new_destination;
                 match self.next_hop(destination, tables, events) {
                     Ok((adjacency, record)) => {
+                        // A worker in the middle of a batch may look up in older tables than the record's epoch
+                        // speaks of: good for this packet, and the next one looks again.
+                        let is_outdated = self.neighbours.generation() > tables.generation;
+                        let record = if is_outdated { NO_ADJACENCY } else { record };
                         let stored = self.flows.value_mut(id);
                         stored.adjacency = record;
                         stored.epoch = adjacency.epoch;
@@ -379,11 +385,11 @@ pub(crate) fn hold(
     now: Timestamp,
 ) {
     let visit = batch.visits[index];
-    let Some(packet) = batch.take(index) else { return };
-    batch.dispositions[index] = Disposition::Hold;
-    if let Err(packet) = waiting.hold(packet, visit, interface, next_hop, now) {
-        // The place in the batch is empty now; the added list carries the packet to its end.
-        let reason = Disposition::Drop(DropReason::NeighbourUnresolved.code());
-        let _ = batch.added.try_push((packet, reason));
+    // Asked before it is taken out: what may not wait ends in its own place, whatever else is in the batch.
+    if !waiting.has_place(interface, next_hop) {
+        batch.dispositions[index] = Disposition::Drop(DropReason::NeighbourUnresolved.code());
+    } else if let Some(packet) = batch.take(index) {
+        batch.dispositions[index] = Disposition::Hold;
+        waiting.hold(packet, visit, interface, next_hop, now);
     }
 }

@@ -6,7 +6,7 @@ use engine::batch::Batch;
 use engine::packet::Packet;
 use engine::table::flow::{EntryId, FlowKey};
 use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
-use engine::wire::tcp::{FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
+use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
 use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
@@ -63,17 +63,20 @@ pub fn advance(flows: &mut Flows, id: EntryId, packet: &Packet, meta: &Meta, now
     }
     let state = TcpState::from_number(value.state);
     let is_original = value.has(FLAG_ORIGINAL);
-    if state.is_over() && is_original && meta.tcp_flags & (FLAG_SYN | FLAG_RST) == FLAG_SYN {
-        return Step::Reopen;
-    }
     let next = match tcp_state::next(state, meta.tcp_flags, is_original) {
         Verdict::Invalid => return Step::Invalid,
         Verdict::Ignore => state,
+        // From either side, as nf_conntrack_tcp_packet has it: whoever sends the SYN is the originator then.
+        Verdict::Next(TcpState::SynSent) if state.is_over() => return Step::Reopen,
         Verdict::Next(next) => next,
     };
     let sequence = note_tcp(value, packet, meta);
     value.last_seen_ms = now_ms;
-    if next != state && (meta.tcp_flags & FLAG_RST == 0 || is_reset_credible(flows, id, sequence)) {
+    // A connection picked up in the middle is established before its other side has spoken.
+    let is_new_answer = !is_original && next == TcpState::Established && !value.has(FLAG_ASSURED);
+    if (next != state || is_new_answer)
+        && (meta.tcp_flags & FLAG_RST == 0 || is_reset_credible(flows, id, sequence))
+    {
         // As the kernel: assured once both sides have spoken and the handshake is through.
         let assured = if next == TcpState::Established { FLAG_ASSURED } else { 0 };
         set_state(flows, id, next as u8, assured);
@@ -87,6 +90,10 @@ fn note_tcp(value: &mut FlowValue, packet: &Packet, meta: &Meta) -> u32 {
     let bytes = packet.data().get(usize::from(meta.transport_offset)..).unwrap_or_default();
     let Ok((header, _)) = TcpHeader::ref_from_prefix(bytes) else { return 0 };
     let sequence = header.sequence.get();
+    if meta.tcp_flags & FLAG_RST != 0 {
+        // It may be forged, and its numbers would decide which of the other side's resets are believed.
+        return sequence;
+    }
     let length = u32::from(meta.payload_length)
         + u32::from(meta.tcp_flags & FLAG_SYN != 0)
         + u32::from(meta.tcp_flags & FLAG_FIN != 0);
@@ -94,7 +101,7 @@ fn note_tcp(value: &mut FlowValue, packet: &Packet, meta: &Meta) -> u32 {
     if value.tcp_end == 0 || end.wrapping_sub(value.tcp_end) as i32 > 0 {
         value.tcp_end = end;
     }
-    if meta.tcp_flags & engine::wire::tcp::FLAG_ACK != 0 {
+    if meta.tcp_flags & FLAG_ACK != 0 {
         value.tcp_acknowledged = header.acknowledgement.get();
     }
     value.tcp_window = value.tcp_window.max(u32::from(header.window.get()));
@@ -161,7 +168,57 @@ pub fn idle_ms(first: &FlowValue, second: &FlowValue, now_ms: u32) -> u32 {
 
 /// Whether a pair has been silent for its timeout.
 pub fn is_expired(flows: &Flows, pair: u32, timeouts: &Timeouts, now_ms: u32) -> bool {
-    flows.pair(pair).is_some_and(|(first, second)| {
-        idle_ms(&first.value, &second.value, now_ms) > timeout_ms(timeouts, &first.key, first.value.state)
-    })
+    flows.pair(pair).is_some() && has_ended(flows, EntryId(pair * 2), timeouts, now_ms)
+}
+
+/// Whether the flow of an entry in use has been silent for its timeout. The other direction's line is read only when
+/// this one's has been silent for so long.
+#[inline(always)]
+pub fn has_ended(flows: &Flows, id: EntryId, timeouts: &Timeouts, now_ms: u32) -> bool {
+    let entry = flows.entry(id);
+    let timeout_ms = timeout_ms(timeouts, &entry.key, entry.value.state);
+    now_ms.wrapping_sub(entry.value.last_seen_ms) > timeout_ms
+        && now_ms.wrapping_sub(flows.entry(id.peer()).value.last_seen_ms) > timeout_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::pool::MemoryPool;
+    use engine::table::flow::HashSecret;
+
+    use super::*;
+    use crate::flow::flow_key;
+
+    /// A connection in this state, and what becomes of it with one segment from either side.
+    fn segment(state: TcpState, flags: u8, from_originator: bool) -> (Step, FlowValue) {
+        let mut flows = Flows::new(8, HashSecret::new(1, 2)).unwrap();
+        let key = flow_key(PROTOCOL_TCP, 1, 2, 3, 4);
+        let value = |flags| FlowValue { state: state as u8, flags, ..FlowValue::rewrite(&key, &key) };
+        let id = flows.insert((key, value(FLAG_ORIGINAL)), (key.reversed(), value(0))).unwrap();
+        let id = if from_originator { id } else { id.peer() };
+        let packet = MemoryPool::new(1).packet(0, &[0; 20]).unwrap();
+        let meta = Meta { key: flows.entry(id).key, tcp_flags: flags, ..Meta::default() };
+        (advance(&mut flows, id, &packet, &meta, 5), flows.entry(id).value)
+    }
+
+    #[test]
+    fn a_connection_picked_up_in_the_middle_is_assured_by_its_answer() {
+        let (_, value) = segment(TcpState::Established, FLAG_ACK, true);
+        assert!(!value.has(FLAG_ASSURED), "one side has spoken");
+        let (step, value) = segment(TcpState::Established, FLAG_ACK, false);
+        assert_eq!((step, value.has(FLAG_ASSURED)), (Step::Pass, true));
+    }
+
+    #[test]
+    fn either_side_opens_a_finished_connection_anew() {
+        for (state, from_originator, step) in [
+            (TcpState::TimeWait, true, Step::Reopen),
+            (TcpState::TimeWait, false, Step::Reopen),
+            (TcpState::Close, true, Step::Reopen),
+            (TcpState::Close, false, Step::Invalid),
+            (TcpState::LastAck, true, Step::Pass),
+        ] {
+            assert_eq!(segment(state, FLAG_SYN, from_originator).0, step, "{state:?} {from_originator}");
+        }
+    }
 }

@@ -64,6 +64,9 @@ fn frame(packet: &Packet, tables: &Tables, meta: &mut Meta) -> Result<(), DropRe
                 meta.flags |= BRIDGED;
             } else if !group {
                 return Err(DropReason::ForeignMac);
+            } else if header.ether_type.get() == TYPE_IPV4 {
+                // An IP packet to everybody is not forwarded, whatever its address (RFC 1812, section 5.3.4).
+                return Err(DropReason::Multicast);
             }
         }
     }

@@ -8,7 +8,7 @@ use engine::table::flow::FlowKey;
 
 use crate::decision::{Decision, MARK_MASQUERADE, Outcome};
 use crate::drop_reason::DropReason;
-use crate::flow::Flows;
+use crate::flow::{Flows, has_identity};
 use crate::ownership::Ownership;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceKind};
@@ -54,14 +54,21 @@ pub fn choose_port(
     ownership: &Ownership,
     random: &mut Random,
 ) -> Result<FlowKey, DropReason> {
+    let is_free = |key: &FlowKey| {
+        let answer = key.reversed();
+        ownership.is_own(key.protocol, key.source, key.source_port)
+            && flows.find(&answer, flows.hash(&answer)).is_none()
+    };
+    if !has_identity(decision.key.protocol) {
+        // Nothing but the addresses tells such flows apart, so one at a time has a masqueraded address's answers.
+        let key = decision.leaving_key(0);
+        return if is_free(&key) { Ok(key) } else { Err(DropReason::SnatPortsExhausted) };
+    }
     let count = u32::from(last.saturating_sub(first)) + 1;
     for _ in 0..PORT_TRIES {
         let port = first + random.below(count) as u16;
         let key = decision.leaving_key(port);
-        let answer = key.reversed();
-        if ownership.is_own(key.protocol, key.source, port)
-            && flows.find(&answer, flows.hash(&answer)).is_none()
-        {
+        if is_free(&key) {
             return Ok(key);
         }
     }

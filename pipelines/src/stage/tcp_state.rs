@@ -3,7 +3,7 @@
 //! The table is Linux's (net/netfilter/nf_conntrack_proto_tcp.c, `tcp_conntracks`), since kube-proxy's users know its
 //! behaviour: a connection in the middle is picked up, simultaneous open works, and what fits no state is invalid.
 
-use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN};
+use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_SYN, FLAG_URG};
 
 /// State of a connection as a middlebox sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl TcpState {
         ][self as usize]
     }
 
-    /// Whether a SYN from the side that opened starts a new connection in its place.
+    /// Whether a SYN that the table lets pass starts a new connection in its place.
     #[inline(always)]
     pub fn is_over(self) -> bool {
         matches!(self, Self::TimeWait | Self::Close)
@@ -124,22 +124,35 @@ const TRANSITIONS: [[[u8; 10]; 6]; 2] = [
 ];
 const _: u8 = NO;
 
+/// The row for each combination of the six flags of RFC 793. Those that no connection has (SYN with FIN or RST, FIN
+/// without ACK, none) count as none: `tcp_valid_flags` and `get_conntrack_index` in the same file.
+const ROWS: [u8; 64] = {
+    let mut rows = [5; 64];
+    let mut pushed = 0;
+    while pushed < 2 {
+        let push = pushed * FLAG_PSH as usize;
+        let urgent = FLAG_URG as usize;
+        let (syn, ack) = (FLAG_SYN as usize, FLAG_ACK as usize);
+        let (fin, reset) = (FLAG_FIN as usize, FLAG_RST as usize);
+        rows[push | syn] = 0;
+        rows[push | syn | urgent] = 0;
+        rows[push | syn | ack] = 1;
+        rows[push | fin | ack] = 2;
+        rows[push | fin | ack | urgent] = 2;
+        rows[push | ack] = 3;
+        rows[push | ack | urgent] = 3;
+        rows[push | reset] = 4;
+        rows[push | reset | ack] = 4;
+        pushed += 1;
+    }
+    rows
+};
+
 /// What a packet with these flags does to a connection in this state.
 #[inline(always)]
 pub fn next(state: TcpState, flags: u8, from_originator: bool) -> Verdict {
-    // RST before SYN before FIN before ACK, as get_conntrack_index in the same file.
-    let row = if flags & FLAG_RST != 0 {
-        4
-    } else if flags & FLAG_SYN != 0 {
-        usize::from(flags & FLAG_ACK != 0)
-    } else if flags & FLAG_FIN != 0 {
-        2
-    } else if flags & FLAG_ACK != 0 {
-        3
-    } else {
-        5
-    };
-    match TRANSITIONS[usize::from(!from_originator)][row][state as usize] {
+    let row = ROWS[usize::from(flags & 0x3f)];
+    match TRANSITIONS[usize::from(!from_originator)][usize::from(row)][state as usize] {
         IV => Verdict::Invalid,
         IG => Verdict::Ignore,
         number => Verdict::Next(TcpState::from_number(number)),
@@ -182,9 +195,16 @@ mod tests {
 
     #[test]
     fn what_starts_no_connection_is_invalid() {
-        for flags in [0, FLAG_SYN | FLAG_ACK, FLAG_FIN, FLAG_FIN | FLAG_ACK, FLAG_RST] {
-            assert_eq!(walk(&[(flags, true)]), [Verdict::Invalid], "{flags:02x}");
+        let nonsense = [FLAG_SYN | FLAG_FIN, FLAG_SYN | FLAG_RST, FLAG_FIN | FLAG_PSH | FLAG_URG, 0x3f];
+        for flags in [0, FLAG_SYN | FLAG_ACK, FLAG_FIN, FLAG_FIN | FLAG_ACK, FLAG_RST].iter().chain(&nonsense)
+        {
+            assert_eq!(walk(&[(*flags, true)]), [Verdict::Invalid], "{flags:02x}");
         }
+        for flags in nonsense {
+            assert_eq!(next(TcpState::Established, flags, true), Verdict::Invalid, "{flags:02x}");
+        }
+        // ECN's negotiation flags change nothing (RFC 3168, section 6.1.1).
+        assert_eq!(next(TcpState::None, FLAG_SYN | 0xc0, true), Verdict::Next(TcpState::SynSent));
         assert_eq!(
             walk(&[(FLAG_ACK, true)]),
             [Verdict::Next(TcpState::Established)],

@@ -5,6 +5,8 @@
 //! without looking anything up; when a record comes to mean something else its epoch changes and flows look again.
 //! When only its content changes (a new MAC, another port) it changes in place and flows notice nothing.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use engine::batch::PortId;
 use engine::table::atomic_map::AtomicMap;
 use engine::table::seqlock::{SeqlockArray, WORDS};
@@ -91,13 +93,19 @@ impl Adjacency {
 pub struct Neighbours {
     index: AtomicMap,
     records: SeqlockArray,
+    /// Tables that the records' epochs speak of. Written by the neighbour machine, before it draws new ones.
+    generation: AtomicU64,
 }
 
 impl Neighbours {
     /// Room for `capacity` next hops besides the host.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(8, NEIGHBOURS_MAX);
-        Self { index: AtomicMap::new(capacity * 2), records: SeqlockArray::new(capacity + 1) }
+        Self {
+            index: AtomicMap::new(capacity * 2),
+            records: SeqlockArray::new(capacity + 1),
+            generation: AtomicU64::new(0),
+        }
     }
 
     /// Records, the host's included.
@@ -142,6 +150,17 @@ impl Neighbours {
         // The first word of the record; little-endian puts the epoch in its low half.
         let bytes = self.records.word(record as usize, 0).to_ne_bytes();
         u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// The tables that epochs read before this call speak of at the most. Whoever looked a route up in older ones must
+    /// not remember the epoch: it says that the route was looked up in these.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Says that epochs drawn from now on speak of these tables. For the neighbour machine alone.
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
     }
 
     /// Replaces a record. For the neighbour machine alone.

@@ -102,6 +102,8 @@ pub struct ServicePort {
     pub backends: Vec<Backend>,
     /// Where what is refused is counted.
     pub slot: u32,
+    /// Counter slots of all backends it has ever had, the gone ones too: a service's counters never go down.
+    pub counted_slots: Vec<u32>,
     /// How to choose.
     pub choice: AliasTable,
 }

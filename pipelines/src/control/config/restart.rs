@@ -30,6 +30,15 @@ pub fn restart_needed(old: &Configuration, new: &Configuration) -> Vec<String> {
         compare("exception.mac", old.mac != new.mac);
         compare("exception.ring", old.ring != new.ring);
     }
+    if old.workers.cores.len() > 1 {
+        // Several workers find out by these who owns a flow, so they must not change while flows live.
+        let (before, after) = (&old.service_settings, &new.service_settings);
+        compare("services.service_cidrs", before.service_cidrs != after.service_cidrs);
+        compare("services.node_port_range", before.node_port_range != after.node_port_range);
+        compare("services.node_port_addresses", before.node_port_addresses != after.node_port_addresses);
+        compare("node.addresses", old.node.addresses != new.node.addresses);
+        compare("node.primary_addresses", old.node.primary_addresses != new.node.primary_addresses);
+    }
     compare("conntrack.capacity", old.conntrack.capacity != new.conntrack.capacity);
     let same_ports = old.ports.iter().map(|port| &port.name).eq(new.ports.iter().map(|port| &port.name));
     compare("ports", !same_ports);
@@ -68,6 +77,11 @@ mod tests {
         assert!(restart("name = \"node-1\"", "name = \"node-x\"").is_empty());
         assert!(restart("weight = 1", "weight = 7").is_empty());
         assert!(restart("ageing_s = 300", "ageing_s = 30").is_empty());
+        assert!(restart("10.254.0.0/16", "10.254.0.0/17").is_empty(), "one worker owns all flows anyhow");
+        let several = parsed(&REFERENCE.replacen("cores = [1]", "cores = [1, 2]", 1));
+        let mut changed = several.clone();
+        changed.service_settings.service_cidrs.clear();
+        assert_eq!(restart_needed(&several, &changed), ["services.service_cidrs"]);
         assert_eq!(restart("cores = [1]", "cores = [1, 2]"), ["workers.cores"]);
         assert_eq!(restart("capacity = 65536", "capacity = 1024"), ["conntrack.capacity"]);
         assert_eq!(restart("rate_pps = 10000", "rate_pps = 1"), ["exception.rate_pps"]);

@@ -98,7 +98,11 @@ fn flows_are_picked_by_each_filter() {
     assert_eq!(count(Filter { port: Some(8_080), ..Filter::default() }), 3, "after translation");
     assert_eq!(count(Filter { address: Some(WEB.into()), ..Filter::default() }), 3);
     assert_eq!(count(Filter { address: Some(NOWHERE.into()), ..Filter::default() }), 0);
-    assert_eq!(count(Filter { protocol: Some("TCP".into()), ..Filter::default() }), 4, "one is to the node itself");
+    assert_eq!(
+        count(Filter { protocol: Some("TCP".into()), ..Filter::default() }),
+        4,
+        "one is to the node itself"
+    );
     assert_eq!(count(Filter { protocol: Some("17".into()), ..Filter::default() }), 0);
     assert_eq!(count(Filter { service: Some("default/web".into()), ..Filter::default() }), 3);
     assert_eq!(count(Filter { service: Some("none".into()), ..Filter::default() }), 0);

@@ -1,0 +1,14 @@
+//! Connection tracking on the reference cluster: states, timeouts, errors about flows, full tables, checksums.
+
+mod support;
+
+#[path = "conntrack/checksums.rs"]
+mod checksums;
+#[path = "conntrack/errors.rs"]
+mod errors;
+#[path = "conntrack/pressure.rs"]
+mod pressure;
+#[path = "conntrack/tcp.rs"]
+mod tcp;
+#[path = "conntrack/timeouts.rs"]
+mod timeouts;
