@@ -384,7 +384,10 @@ mod tests {
             ("tcp 1.2.3.4:+5 > 6.7.8.9:10", "column 5: `1.2.3.4:+5` has no port"),
             ("tcp 1.2.3.4:5 6.7.8.9:10", "column 15: `6.7.8.9:10`; expected `>`"),
             ("tcp 1.2.3.4:5 >", "column 16: the text ends; expected an IPv4 address and a port"),
-            ("tcp [2001:db8::1]:5 > 6.7.8.9:10", "column 5: `[2001:db8::1]:5` is IPv6, which is not traced yet"),
+            (
+                "tcp [2001:db8::1]:5 > 6.7.8.9:10",
+                "column 5: `[2001:db8::1]:5` is IPv6, which is not traced yet",
+            ),
             ("gre 2001:db8::1 > 6.7.8.9", "column 5: `2001:db8::1` is IPv6"),
             ("icmp echo [::1] > 6.7.8.9", "column 11: `[::1]` is IPv6"),
             ("icmp reply 1.2.3.4 > 6.7.8.9", "column 6: `reply`; expected `echo`"),

@@ -76,11 +76,12 @@ impl Arrival {
     ) -> Result<Self, TraceError> {
         let mut arrival = match ingress {
             Some(Ingress::Port(name)) => at_port(tables, name)?,
-            Some(Ingress::Tunnel(vni, remote)) => {
-                through_tunnel(tables, *vni, Some((*remote).into())).ok_or_else(|| {
-                    TraceError::Ingress("--via: the configuration has no [overlay], so nothing comes through a tunnel".into())
-                })?
-            }
+            Some(Ingress::Tunnel(vni, remote)) => through_tunnel(tables, *vni, Some((*remote).into()))
+                .ok_or_else(|| {
+                    TraceError::Ingress(
+                        "--via: the configuration has no [overlay], so nothing comes through a tunnel".into(),
+                    )
+                })?,
             None => Self { derived: true, ..by_the_way_back(tables, packet.source.into()) },
         };
         // A station sends to another one of its network by its MAC, and to all else by the gateway's.
@@ -270,7 +271,9 @@ mod tests {
     #[test]
     fn tunnels_are_read() {
         let remote = Ipv4Addr::new(192, 168, 0, 22);
-        for text in ["1@192.168.0.22", "1,192.168.0.22", " 1:192.168.0.22", "1-192.168.0.22", "1 192.168.0.22"] {
+        for text in
+            ["1@192.168.0.22", "1,192.168.0.22", " 1:192.168.0.22", "1-192.168.0.22", "1 192.168.0.22"]
+        {
             assert_eq!(text.parse(), Ok(Ingress::Tunnel(1, remote)), "{text}");
         }
         for text in ["", "1", "16777216@192.168.0.22", "1@192.168.0", "@1.2.3.4", "flannel.1"] {

@@ -30,15 +30,15 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
     let (address, port) = (Ipv4Addr::from(after.key.destination), after.key.destination_port);
     let mut step = Step { stage: "dnat", entry: None, object: None, result: "for no service".to_owned() };
     if let Some((frontend, service)) = service_of(tables, after) {
-        step.entry =
-            Some(format!("{} {address}:{port}/{}", frontend.kind.name(), service.protocol.name()));
+        step.entry = Some(format!("{} {address}:{port}/{}", frontend.kind.name(), service.protocol.name()));
         step.object = Some(object(scene, service, Some(&service.port_name)));
         let open = service.backends.iter().filter(|backend| backend.weight > 0).count();
         let drawn = format!("{}:{}", Ipv4Addr::from(after.destination), after.destination_port);
         let source = if after.is_masqueraded() { "masqueraded" } else { "its source stays" };
         let draining = service.backends.len() - open;
         let draining = if draining > 0 { format!(" and {draining} draining") } else { String::new() };
-        step.result = format!("{}, {open} backends{draining}, {drawn} drawn, {source}", service.title());
+        let backends = if open == 1 { "backend" } else { "backends" };
+        step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
     } else if tables.services.is_virtual(after.key.destination) {
         step.entry = Some(format!("service address {address}"));
         let owner = tables.services.services.iter().find(|s| s.cluster_ip == after.key.destination);
@@ -102,6 +102,7 @@ fn snat_mark(tables: &Tables, before: &Decision, after: &Decision) -> Step {
         let egress_network = tables.masquerade.egress_network.filter(|_| !before.is_masqueraded());
         entry = Some(match egress_network {
             Some(network) => format!("masquerade_egress of {network}"),
+            None if after.source != tables.interface(after.egress).address => "snat_address".to_owned(),
             None => format!("interface {}", name(tables, after.egress)),
         });
         result = format!("masqueraded as {}, ports {first}-{last}", Ipv4Addr::from(after.source));
