@@ -97,7 +97,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
     for number, name in enumerate(("kubernetes.default.svc.cluster.local", "pollgate.example")):
         datagrams.sendto(question(number, name), ("10.254.0.2", 53))
 PYTHON
-in_namespace "$pod1" ping -q -c 2 -i 0.2 -M do -s 1422 172.30.9.2 >/dev/null
+in_namespace "$pod1" ping -q -c 2 -i 0.2 -M 'do' -s 1422 172.30.9.2 >/dev/null
 in_namespace "$pod2" ping -q -c 2 -i 0.2 -W 1 10.254.116.224 >/dev/null || true
 sleep 1
 kill "${captures[@]}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything: formatting, lints with and without DPDK, dependencies, documentation, scripts, all tests, and (as
-# root) the end-to-end tests and the quickstart on network namespaces. Installs what is missing from Debian when root.
+# Checks everything: formatting, lints with and without DPDK, dependencies, documentation, scripts, all tests, models of the
+# lock-free parts, and (as root) the end-to-end tests and the quickstart on network namespaces. Installs what is missing from Debian when root.
 #
 #   scripts/test.sh
 #
@@ -67,6 +67,11 @@ document() {
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 }
 
+# The rings and the snapshot under every interleaving that the memory model allows.
+model() {
+    RUSTFLAGS="--cfg loom" cargo test --locked -p pollgate-engine --lib --target-dir "${CARGO_TARGET_DIR:-target}/loom" loom_model
+}
+
 quickstart() {
     POLLGATE_BINARY="${POLLGATE_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate}" scripts/quickstart.sh
 }
@@ -93,6 +98,7 @@ main() {
     fi
     # The end-to-end tests are among these; they say why when they cannot run.
     step "tests" cargo test --workspace --locked --no-fail-fast
+    step "models of rings and snapshots" model
     if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
         step "quickstart" quickstart
     else

@@ -82,7 +82,7 @@ pub enum IdlePolicy {
 }
 
 /// Empty turns before a worker first sleeps.
-const IDLE_TURNS: u32 = 256;
+pub const IDLE_TURNS: u32 = 256;
 
 /// Counters of one port as one worker sees it: places in a [`Counters`] row, four for each port.
 pub const PORT_COUNTERS: [&str; 4] =

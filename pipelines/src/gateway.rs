@@ -164,7 +164,21 @@ pub struct Gateway {
     sweep_at: u32,
 }
 
-/// What the steps from connection tracking on work with.
+/// What one batch is worked on with: lent to the steps from connection tracking on.
+pub(crate) struct Turn<'a> {
+    /// The packets.
+    pub(crate) batch: &'a mut Batch<Meta>,
+    /// The tables, of one generation for the whole batch.
+    pub(crate) tables: &'a Tables,
+    /// What the neighbour machine is to hear of.
+    pub(crate) events: &'a mut Events,
+    /// Packets that wait for a next hop.
+    pub(crate) waiting: &'a mut Waiting,
+    /// The time of the batch.
+    pub(crate) now: Timestamp,
+}
+
+/// What the steps from connection tracking on own.
 pub(crate) struct Core {
     pub(crate) flows: Flows,
     pub(crate) neighbours: Arc<Neighbours>,
@@ -284,14 +298,15 @@ impl Pipeline for Gateway {
         core.hop.forget();
         core.prefetch_for_flows(batch, tables);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
-        for index in 0..batch.len() {
-            if batch.is_pending(index) && !core.known_flow(batch, index, tables, events, waiting, now) {
+        let mut turn = Turn { batch, tables, events, waiting, now };
+        for index in 0..turn.batch.len() {
+            if turn.batch.is_pending(index) && !core.known_flow(&mut turn, index) {
                 first_packets.push(index as u8);
             }
         }
         // Later packets of the same new flow find the entry that the first one made.
         for index in first_packets {
-            core.first_packet(batch, usize::from(index), tables, events, waiting, now);
+            core.first_packet(&mut turn, usize::from(index));
         }
         waiting.settle();
         core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);
@@ -381,16 +396,8 @@ impl Core {
     }
 
     /// Handles a packet whose flow is known. False: it is a first packet, or takes the place of a closed connection.
-    fn known_flow(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) -> bool {
-        let meta = batch.meta[index];
+    fn known_flow(&mut self, turn: &mut Turn<'_>, index: usize) -> bool {
+        let meta = turn.batch.meta[index];
         if meta.entry == NO_ENTRY {
             return false;
         }
@@ -398,42 +405,34 @@ impl Core {
         if meta.kind == Kind::IcmpError {
             // About a flow that nothing is rewritten of it is right as it is; others would have to be translated.
             let is_translated = self.flows.entry(id).value.has(FLAG_TRANSLATED);
-            if is_translated || !self.error_of_host(batch, index, tables, events, waiting, now) {
-                batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
+            if is_translated || !self.error_of_host(turn, index) {
+                turn.batch.dispositions[index] = Disposition::Drop(DropReason::IcmpErrorTracked.code());
             }
             return true;
         }
-        if waiting.has_waited(index) {
+        if turn.waiting.has_waited(index) {
             // Its flow's state has moved on by it when it came.
-            self.forward(batch, index, id, tables, events, waiting, now);
+            self.forward(turn, index, id);
             return true;
         }
-        if conntrack::has_ended(&self.flows, id, &tables.timeouts, now.millis()) {
+        if conntrack::has_ended(&self.flows, id, &turn.tables.timeouts, turn.now.millis()) {
             // The sweep has not been by. Not taken out here: others of the batch still point to it.
             return false;
         }
-        self.later_packet(batch, index, id, tables, events, waiting, now)
+        self.later_packet(turn, index, id)
     }
 
     /// Handles a packet of the flow of `id`. False: the flow is over, and the packet opens another in its place.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
     #[inline(always)]
-    pub(crate) fn later_packet(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        id: EntryId,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) -> bool {
-        let meta = batch.meta[index];
-        let Some(packet) = batch.packet(index) else { return true };
-        match conntrack::advance(&mut self.flows, id, packet, &meta, now.millis()) {
+    pub(crate) fn later_packet(&mut self, turn: &mut Turn<'_>, index: usize, id: EntryId) -> bool {
+        let meta = turn.batch.meta[index];
+        let Some(packet) = turn.batch.packet(index) else { return true };
+        match conntrack::advance(&mut self.flows, id, packet, &meta, turn.now.millis()) {
             Step::Reopen => return false,
-            Step::Invalid => batch.dispositions[index] = Disposition::Drop(DropReason::TcpInvalid.code()),
-            Step::Pass => self.forward(batch, index, id, tables, events, waiting, now),
+            Step::Invalid => {
+                turn.batch.dispositions[index] = Disposition::Drop(DropReason::TcpInvalid.code())
+            }
+            Step::Pass => self.forward(turn, index, id),
         }
         true
     }

@@ -94,8 +94,8 @@ check_vip_silent() {
 title full_mtu "pods ping each other across nodes at the full MTU, both ways"
 check_full_mtu() {
     local there back
-    there=$(inside cl1 ping -n -c 5 -i 0.2 -W 2 -M do -s 1422 172.30.9.9)
-    back=$(inside cl2 ping -n -c 5 -i 0.2 -W 2 -M do -s 1422 172.30.76.9)
+    there=$(inside cl1 ping -n -c 5 -i 0.2 -W 2 -M 'do' -s 1422 172.30.9.9)
+    back=$(inside cl2 ping -n -c 5 -i 0.2 -W 2 -M 'do' -s 1422 172.30.76.9)
     echo "$(summary_of_ping <<<"$there") and $(summary_of_ping <<<"$back")"
     [ "$(grep -c 'ttl=62' <<<"$there")" = 5 ] && [ "$(grep -c 'ttl=62' <<<"$back")" = 5 ]
 }

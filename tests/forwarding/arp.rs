@@ -414,3 +414,26 @@ fn packet_that_waited_is_tracked_once() {
     assert_eq!(TcpState::from_number(entry.value.state), TcpState::FinWait);
     world.assert_balanced();
 }
+
+/// Answers are made in the packet's buffer, so it waits as it came until the way back is known: the first ping of a station
+/// that never spoke ARP is answered, and so is its first connection to nobody.
+#[test]
+fn answers_wait_for_the_way_back() {
+    let mut world = World::new(&dynamic());
+    world.send("eth0", &to_node(STRANGER.0, &echo("192.168.0.77", "192.168.0.21", false, 7)));
+    world.send("eth0", &to_node(STRANGER.0, &tcp("192.168.0.77:9", "10.254.80.22:81", SYN, b"")));
+    world.turn();
+    let asked = world.sent("eth0");
+    assert_eq!((asked.len(), read_arp(&asked[0]).2.1), (1, ip("192.168.0.77")));
+    assert_eq!(world.accounts(), "received 2, originated 1, transmitted 1, held 2");
+    world.assert_drops(&[]);
+    world.send("eth0", &answer_from_stranger());
+    world.turn();
+    world.advance_ms(1);
+    let answers: Vec<_> = world.sent("eth0").iter().map(|frame| read(frame)).collect();
+    assert_eq!(answers.iter().map(|answer| answer.flags).collect::<Vec<_>>(), [0x0000, 0x0303]);
+    assert!(answers.iter().all(|answer| answer.destination_mac == STRANGER.0));
+    world.assert_drops(&[("service_unknown_port", 1)]);
+    assert_eq!(world.accounts(), "received 3, originated 3, transmitted 3, consumed 2, dropped 1");
+    world.assert_balanced();
+}

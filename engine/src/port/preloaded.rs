@@ -84,8 +84,8 @@ mod tests {
     fn frames_come_round_and_buffers_are_used_again() {
         let mut pool = MemoryPool::new(256);
         let frames = Arc::new(vec![vec![1], vec![2], vec![3]]);
-        let mut port =
-            PreloadedPort::new(4, frames, 2, &mut pool).altered(|bytes, count| bytes[0] += count as u8);
+        let mut port = PreloadedPort::new(4, frames, 2, &mut pool)
+            .altered(|bytes, count| bytes[0] = bytes[0].wrapping_add(count as u8));
         let mut seen = Vec::new();
         for _ in 0..300 {
             let mut burst = Burst::new();

@@ -1,111 +1,92 @@
 //! First packets: from a decision to a flow entry pair.
 
-use engine::batch::{Batch, Disposition};
+use engine::batch::Disposition;
 use engine::clock::Timestamp;
 use engine::table::flow::{EntryId, FlowKey, InsertError};
 use engine::wire::ipv4::PROTOCOL_ICMP;
 
-use super::{Core, Gauge, decide};
+use super::{Core, Gauge, Turn, decide};
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::DropReason;
-use crate::events::Events;
 use crate::flow::{FLAG_ASSURED, FLAG_ORIGINAL, FlowValue};
-use crate::meta::{BRIDGED, Kind, Meta};
+use crate::meta::{BRIDGED, Kind};
 use crate::ownership::visit;
 use crate::stage::conntrack;
 use crate::stage::parse::ECHO_REPLY;
 use crate::stage::reject::{self, IcmpError};
 use crate::stage::snat_mark;
 use crate::table::{SlotCounter, Tables};
-use crate::waiting::Waiting;
 
 /// Pairs looked at for one to evict when the table is full.
 const EVICTION_TRIES: u32 = 16;
 
 impl Core {
     /// Decides a packet that no flow is known for.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    pub(crate) fn first_packet(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) {
-        let meta = batch.meta[index];
+    pub(crate) fn first_packet(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let meta = turn.batch.meta[index];
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         match meta.kind {
             Kind::Flow | Kind::IcmpError => {}
             Kind::IcmpOther => {
-                batch.dispositions[index] = drop(DropReason::IcmpTypeUnsupported);
+                turn.batch.dispositions[index] = drop(DropReason::IcmpTypeUnsupported);
                 return;
             }
             _ => return,
         }
-        if meta.kind == Kind::Flow && self.join_flow(batch, index, tables, events, waiting, now) {
+        if meta.kind == Kind::Flow && self.join_flow(turn, index) {
             return;
         }
-        let visited = batch.visits[index];
+        let visited = turn.batch.visits[index];
         if let Some((worker, visit)) = self.ownership.after_miss(&meta.key, visited) {
-            batch.dispositions[index] = Disposition::HandOff { worker, visit };
+            turn.batch.dispositions[index] = Disposition::HandOff { worker, visit };
             return;
         }
         if meta.kind == Kind::IcmpError {
-            if !self.error_of_host(batch, index, tables, events, waiting, now) {
-                batch.dispositions[index] = drop(DropReason::IcmpErrorUntracked);
+            if !self.error_of_host(turn, index) {
+                turn.batch.dispositions[index] = drop(DropReason::IcmpErrorUntracked);
             }
             return;
         }
         if meta.key.protocol == PROTOCOL_ICMP && meta.tcp_flags == ECHO_REPLY {
             // Before it is asked whom it is for: an answer to an answer would go to and fro for ever.
-            batch.dispositions[index] = drop(DropReason::IcmpUnsolicited);
+            turn.batch.dispositions[index] = drop(DropReason::IcmpUnsolicited);
             return;
         }
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
-        decide(tables, &mut self.random, &mut decision);
+        decide(turn.tables, &mut self.random, &mut decision);
         match decision.outcome {
             Outcome::Forward | Outcome::Bridge => {
                 if !decision.bridged {
-                    batch.meta[index].flags &= !BRIDGED;
+                    turn.batch.meta[index].flags &= !BRIDGED;
                 }
-                match self.create(batch, index, &decision, tables, now) {
-                    Ok(id) => self.forward(batch, index, id, tables, events, waiting, now),
-                    Err(disposition) => batch.dispositions[index] = disposition,
+                match self.create(turn, index, &decision) {
+                    Ok(id) => self.forward(turn, index, id),
+                    Err(disposition) => turn.batch.dispositions[index] = disposition,
                 }
             }
-            Outcome::Answer => self.answer_echo(batch, index, tables, events, now),
+            Outcome::Answer => self.answer_echo(turn, index),
             Outcome::Deliver => {
-                if let Some(id) = self.open_to_host(batch, index, &decision, tables, now) {
-                    self.forward_admitted(batch, index, id, tables, events, waiting, now);
+                if let Some(id) = self.open_to_host(turn, index, &decision) {
+                    self.forward_admitted(turn, index, id);
                 }
             }
             Outcome::Reject(reason) => {
-                self.count_refused(&decision, tables);
-                self.refuse(batch, index, IcmpError::PortUnreachable, reason, tables, events, now);
+                if self.refuse(turn, index, IcmpError::PortUnreachable, reason) {
+                    self.count_refused(&decision, turn.tables);
+                }
             }
-            Outcome::Drop(reason) => batch.dispositions[index] = drop(reason),
+            Outcome::Drop(reason) => turn.batch.dispositions[index] = drop(reason),
             Outcome::Undecided => {}
         }
     }
 
     /// Lets a packet follow a flow that an earlier packet of the batch has made; takes a connection that is closed or whose
     /// time is over out of its way. True: the packet is done with.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    fn join_flow(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) -> bool {
-        let meta = batch.meta[index];
+    fn join_flow(&mut self, turn: &mut Turn<'_>, index: usize) -> bool {
+        let meta = turn.batch.meta[index];
         let Some(id) = self.flows.find(&meta.key, meta.hash) else { return false };
-        let has_ended = conntrack::has_ended(&self.flows, id, &tables.timeouts, now.millis());
-        if !has_ended && self.later_packet(batch, index, id, tables, events, waiting, now) {
+        let has_ended = conntrack::has_ended(&self.flows, id, &turn.tables.timeouts, turn.now.millis());
+        if !has_ended && self.later_packet(turn, index, id) {
             return true;
         }
         self.flows.remove(id);
@@ -115,13 +96,8 @@ impl Core {
     }
 
     /// Where an untranslated flow is to be created if not here.
-    pub(crate) fn home_elsewhere(
-        &self,
-        batch: &Batch<Meta>,
-        index: usize,
-        key: &FlowKey,
-    ) -> Option<Disposition> {
-        if batch.visits[index] == visit::CREATE {
+    pub(crate) fn home_elsewhere(&self, turn: &Turn<'_>, index: usize, key: &FlowKey) -> Option<Disposition> {
+        if turn.batch.visits[index] == visit::CREATE {
             return None;
         }
         let (worker, visit) = self.ownership.untranslated_home(key)?;
@@ -131,31 +107,31 @@ impl Core {
     /// Makes the flow entry pair of a decision.
     pub(crate) fn create(
         &mut self,
-        batch: &Batch<Meta>,
+        turn: &mut Turn<'_>,
         index: usize,
         decision: &Decision,
-        tables: &Tables,
-        now: Timestamp,
     ) -> Result<EntryId, Disposition> {
-        let meta = &batch.meta[index];
+        let meta = turn.batch.meta[index];
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
-        let state = conntrack::initial_state(meta).map_err(drop)?;
-        let leaving = self.leaving_key(decision, tables).map_err(drop)?;
-        if leaving != decision.key && batch.visits[index] == visit::CREATE {
+        let state = conntrack::initial_state(&meta).map_err(drop)?;
+        let leaving = self.leaving_key(decision, turn.tables).map_err(drop)?;
+        if (decision.is_redirected() || decision.is_masqueraded())
+            && turn.batch.visits[index] == visit::CREATE
+        {
             // Sent here as untranslated by a worker with other tables; the client's next try finds them alike.
             return Err(drop(DropReason::HandOffLoop));
         }
         if leaving == decision.key
-            && let Some(elsewhere) = self.home_elsewhere(batch, index, &decision.key)
+            && let Some(elsewhere) = self.home_elsewhere(turn, index, &decision.key)
         {
             return Err(elsewhere);
         }
-        let id = self.insert(decision, &leaving, state, tables, now).map_err(drop)?;
-        if let Some(packet) = batch.packet(index) {
-            conntrack::note_first(&mut self.flows, id, packet, meta);
+        let id = self.insert(decision, &leaving, state, turn.tables, turn.now).map_err(drop)?;
+        if let Some(packet) = turn.batch.packet(index) {
+            conntrack::note_first(&mut self.flows, id, packet, &meta);
         }
         self.gauges.add(Gauge::FlowsCreated as usize, 1);
-        self.count_connection(decision, tables);
+        self.count_connection(decision, turn.tables);
         Ok(id)
     }
 
@@ -229,23 +205,19 @@ impl Core {
         false
     }
 
-    fn answer_echo(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        tables: &Tables,
-        events: &mut Events,
-        now: Timestamp,
-    ) {
-        let limited = !self.icmp_limit.take(now);
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
+    fn answer_echo(&mut self, turn: &mut Turn<'_>, index: usize) {
+        if self.waits_for_way_back(turn, index) {
+            return;
+        }
+        let limited = !self.icmp_limit.take(turn.now);
+        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return };
         let made =
             if limited { Err(DropReason::IcmpRateLimited) } else { reject::make_echo_reply(packet, meta) };
         *disposition = match made {
             Err(reason) => Disposition::Drop(reason.code()),
             Ok(destination) => {
                 self.count_originated(1);
-                self.send_back(packet, meta, destination, tables, events)
+                self.send_back(packet, meta, destination, turn.tables, turn.events)
                     .unwrap_or_else(|reason| Disposition::Drop(reason.code()))
             }
         };

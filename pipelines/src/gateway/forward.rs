@@ -1,12 +1,11 @@
 //! From a flow entry to the way out: the next hop, the hop limit and size checks, and apply.
 
-use engine::batch::{Batch, Disposition, WorkerId};
-use engine::clock::Timestamp;
+use engine::batch::{Disposition, WorkerId};
 use engine::packet::Packet;
 use engine::table::flow::EntryId;
 use engine::wire::ipv4::FLAG_DONT_FRAGMENT;
 
-use super::Core;
+use super::{Core, Turn};
 use crate::apply;
 use crate::drop_reason::DropReason;
 use crate::events::Events;
@@ -18,7 +17,6 @@ use crate::stage::{fdb_lookup, route_lookup};
 use crate::table::interface::{HOST_INTERFACE, InterfaceId, InterfaceKind};
 use crate::table::neighbour::{Adjacency, HOST_ADJACENCY, KIND_FREE, KIND_HOST, Neighbours};
 use crate::table::{SlotCounter, Tables};
-use crate::waiting::Waiting;
 
 /// Why a next hop cannot be used now.
 pub(crate) enum NotYet {
@@ -112,37 +110,17 @@ pub(crate) fn find_next_hop(
 
 impl Core {
     /// Sends a packet on as its flow entry says.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
     #[inline(always)]
-    pub(crate) fn forward(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        id: EntryId,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) {
-        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, false) {
-            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, false);
+    pub(crate) fn forward(&mut self, turn: &mut Turn<'_>, index: usize, id: EntryId) {
+        if let Err(obstacle) = self.try_forward(turn, index, id, false) {
+            self.overcome(obstacle, turn, index, id, false);
         }
     }
 
     /// As [`Self::forward`], for a packet that the host's own stack may have if it is the host's.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    pub(crate) fn forward_admitted(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        id: EntryId,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) {
-        if let Err(obstacle) = self.try_forward(batch, index, id, tables, waiting, true) {
-            self.overcome(obstacle, batch, index, id, tables, events, waiting, now, true);
+    pub(crate) fn forward_admitted(&mut self, turn: &mut Turn<'_>, index: usize, id: EntryId) {
+        if let Err(obstacle) = self.try_forward(turn, index, id, true) {
+            self.overcome(obstacle, turn, index, id, true);
         }
     }
 
@@ -150,14 +128,12 @@ impl Core {
     #[inline(always)]
     fn try_forward(
         &mut self,
-        batch: &mut Batch<Meta>,
+        turn: &mut Turn<'_>,
         index: usize,
         id: EntryId,
-        tables: &Tables,
-        waiting: &Waiting,
         admitted: bool,
     ) -> Result<(), Obstacle> {
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return Ok(()) };
+        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return Ok(()) };
         let value = &self.flows.entry(id).value;
         if meta.has(BRIDGED) && value.new_destination == meta.key.destination {
             return Err(Obstacle::Bridge);
@@ -170,7 +146,7 @@ impl Core {
         if adjacency.kind == KIND_HOST && !admitted {
             return Err(Obstacle::Host);
         }
-        if waiting.would_overtake(index, adjacency.interface, adjacency.address) {
+        if turn.waiting.would_overtake(index, adjacency.interface, adjacency.address) {
             return Err(Obstacle::Overtakes(adjacency.interface, adjacency.address));
         }
         let hop = check_limits(meta, adjacency)?;
@@ -178,50 +154,37 @@ impl Core {
         self.identification = identification.wrapping_add(1);
         apply::rewrite(packet, meta, value, hop);
         *disposition = leave(packet, meta, adjacency, identification);
-        count_backend(value, meta, tables, self.ownership.worker());
+        count_backend(value, meta, turn.tables, self.ownership.worker());
         Ok(())
     }
 
     #[cold]
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
     fn overcome(
         &mut self,
         obstacle: Obstacle,
-        batch: &mut Batch<Meta>,
+        turn: &mut Turn<'_>,
         index: usize,
         id: EntryId,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
         admitted: bool,
     ) {
         match obstacle {
-            Obstacle::Bridge => self.bridge(batch, index, id, tables),
-            Obstacle::Host => match self.admit_later(id, &batch.meta[index], tables, now) {
-                Ok(()) => self.forward_admitted(batch, index, id, tables, events, waiting, now),
-                Err(reason) => batch.dispositions[index] = Disposition::Drop(reason.code()),
+            Obstacle::Bridge => self.bridge(turn, index, id),
+            Obstacle::Host => match self.admit_later(id, &turn.batch.meta[index], turn.tables, turn.now) {
+                Ok(()) => self.forward_admitted(turn, index, id),
+                Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
             },
-            Obstacle::Overtakes(interface, next_hop) => hold(batch, index, interface, next_hop, waiting, now),
+            Obstacle::Overtakes(interface, next_hop) => hold(turn, index, interface, next_hop),
             Obstacle::HopLimit => {
-                self.refuse(
-                    batch,
-                    index,
-                    IcmpError::TimeExceeded,
-                    DropReason::TtlExceeded,
-                    tables,
-                    events,
-                    now,
-                );
+                self.refuse(turn, index, IcmpError::TimeExceeded, DropReason::TtlExceeded);
             }
-            Obstacle::Size(mtu) => self.too_large(batch, index, mtu, tables, events, now),
+            Obstacle::Size(mtu) => self.too_large(turn, index, mtu),
             Obstacle::Unresolved => {
                 let destination = self.flows.entry(id).value.new_destination;
-                match self.next_hop(destination, tables, events) {
+                match self.next_hop(destination, turn.tables, turn.events) {
                     Ok((adjacency, record)) => {
                         // A worker in the middle of a batch may look up in older tables than the record's epoch
                         // speaks of: good for this packet, and the next one looks again.
-                        let is_outdated = self.neighbours.generation() > tables.generation;
+                        let is_outdated = self.neighbours.generation() > turn.tables.generation;
                         let record = if is_outdated { NO_ADJACENCY } else { record };
                         let stored = self.flows.value_mut(id);
                         stored.adjacency = record;
@@ -229,27 +192,26 @@ impl Core {
                         self.hop = Hop { record, adjacency };
                         // The record is usable now, so at the most another obstacle is left.
                         let again = if admitted { Self::forward_admitted } else { Self::forward };
-                        again(self, batch, index, id, tables, events, waiting, now);
+                        again(self, turn, index, id);
                     }
                     Err(NotYet::Never(reason)) => {
-                        batch.dispositions[index] = Disposition::Drop(reason.code())
+                        turn.batch.dispositions[index] = Disposition::Drop(reason.code())
                     }
-                    Err(NotYet::Wait(interface, next_hop)) => {
-                        hold(batch, index, interface, next_hop, waiting, now)
-                    }
+                    Err(NotYet::Wait(interface, next_hop)) => hold(turn, index, interface, next_hop),
                 }
             }
         }
     }
 
     /// Keeps a packet on the bridge: translated if its flow is, MACs and hop limit as they were.
-    fn bridge(&mut self, batch: &mut Batch<Meta>, index: usize, id: EntryId, tables: &Tables) {
-        if let Some((packet, meta, _)) = batch.parts_mut(index) {
+    fn bridge(&mut self, turn: &mut Turn<'_>, index: usize, id: EntryId) {
+        if let Some((packet, meta, _)) = turn.batch.parts_mut(index) {
             let value = &self.flows.entry(id).value;
             apply::rewrite(packet, meta, value, 0);
-            count_backend(value, meta, tables, self.ownership.worker());
+            count_backend(value, meta, turn.tables, self.ownership.worker());
         }
-        let flooded = fdb_lookup::forward(batch, index, tables, &self.stations, self.source.as_mut());
+        let flooded =
+            fdb_lookup::forward(turn.batch, index, turn.tables, &self.stations, self.source.as_mut());
         self.count_flooded(flooded);
     }
 
@@ -268,56 +230,63 @@ impl Core {
         found
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    fn too_large(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        mtu: u16,
-        tables: &Tables,
-        events: &mut Events,
-        now: Timestamp,
-    ) {
-        let ip_offset = usize::from(batch.meta[index].ip_offset);
-        let flags = batch
+    fn too_large(&mut self, turn: &mut Turn<'_>, index: usize, mtu: u16) {
+        let ip_offset = usize::from(turn.batch.meta[index].ip_offset);
+        let flags = turn
+            .batch
             .packet(index)
             .and_then(|packet| packet.data().get(ip_offset + 6..ip_offset + 8))
             .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
         if flags & FLAG_DONT_FRAGMENT == 0 {
-            batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
+            turn.batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
             return;
         }
         let error = IcmpError::FragmentationNeeded { mtu };
-        self.refuse(batch, index, error, DropReason::MtuExceeded, tables, events, now);
+        self.refuse(turn, index, error, DropReason::MtuExceeded);
     }
 
-    /// Drops a packet for a reason and answers its sender with an ICMP error, where that is allowed.
+    /// Drops a packet for a reason and answers its sender with an ICMP error, where that is allowed. False: the way back
+    /// is not known yet, and the packet waits for it.
     ///
     /// The packet is counted as dropped for `reason`; the error, made in its buffer, as originated.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
     pub(crate) fn refuse(
         &mut self,
-        batch: &mut Batch<Meta>,
+        turn: &mut Turn<'_>,
         index: usize,
         error: IcmpError,
         reason: DropReason,
-        tables: &Tables,
-        events: &mut Events,
-        now: Timestamp,
-    ) {
+    ) -> bool {
+        if self.waits_for_way_back(turn, index) {
+            return false;
+        }
         self.counters.accounts.add(engine::counters::Account::Dropped as usize, 1);
         self.counters.drops.add(usize::from(reason.code()), 1);
         self.counters.accounts.add(engine::counters::Account::Originated as usize, 1);
-        let own_address = tables.interface(batch.meta[index].interface).address;
-        let limited = !self.icmp_limit.take(now);
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
+        let own_address = turn.tables.interface(turn.batch.meta[index].interface).address;
+        let limited = !self.icmp_limit.take(turn.now);
+        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return true };
         let made = if limited {
             Err(DropReason::IcmpRateLimited)
         } else {
             reject::make_error(packet, meta, error, own_address)
         };
-        let sent = made.and_then(|destination| self.send_back(packet, meta, destination, tables, events));
+        let sent =
+            made.and_then(|destination| self.send_back(packet, meta, destination, turn.tables, turn.events));
         *disposition = sent.unwrap_or_else(|reason| Disposition::Drop(reason.code()));
+        true
+    }
+
+    /// Lets a packet wait that is to be answered and whose sender's next hop is being asked for: an answer is made in the
+    /// packet's own buffer, so it must be able to leave at once.
+    pub(crate) fn waits_for_way_back(&mut self, turn: &mut Turn<'_>, index: usize) -> bool {
+        let source = turn.batch.meta[index].key.source;
+        match self.next_hop(source, turn.tables, turn.events) {
+            Err(NotYet::Wait(interface, next_hop)) => {
+                hold(turn, index, interface, next_hop);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Sends an answer that starts with its IP header to `destination`.
@@ -376,20 +345,13 @@ fn way(adjacency: &Adjacency) -> Disposition {
     if adjacency.kind == KIND_HOST { Disposition::Host } else { Disposition::Transmit(adjacency.port) }
 }
 
-pub(crate) fn hold(
-    batch: &mut Batch<Meta>,
-    index: usize,
-    interface: InterfaceId,
-    next_hop: u32,
-    waiting: &mut Waiting,
-    now: Timestamp,
-) {
-    let visit = batch.visits[index];
+pub(crate) fn hold(turn: &mut Turn<'_>, index: usize, interface: InterfaceId, next_hop: u32) {
+    let visit = turn.batch.visits[index];
     // Asked before it is taken out: what may not wait ends in its own place, whatever else is in the batch.
-    if !waiting.has_place(interface, next_hop) {
-        batch.dispositions[index] = Disposition::Drop(DropReason::NeighbourUnresolved.code());
-    } else if let Some(packet) = batch.take(index) {
-        batch.dispositions[index] = Disposition::Hold;
-        waiting.hold(packet, visit, interface, next_hop, now);
+    if !turn.waiting.has_place(interface, next_hop) {
+        turn.batch.dispositions[index] = Disposition::Drop(DropReason::NeighbourUnresolved.code());
+    } else if let Some(packet) = turn.batch.take(index) {
+        turn.batch.dispositions[index] = Disposition::Hold;
+        turn.waiting.hold(packet, visit, interface, next_hop, turn.now);
     }
 }

@@ -3,22 +3,20 @@
 //! What is addressed to the gateway and claimed by no table is delivered under a rate limit. The flow is remembered, so
 //! that the host's answers are known as such.
 
-use engine::batch::{Batch, Disposition};
+use engine::batch::Disposition;
 use engine::clock::Timestamp;
 use engine::table::flow::EntryId;
 
-use super::Core;
 use super::forward::{NotYet, hold, leave};
+use super::{Core, Turn};
 use crate::decision::Decision;
 use crate::drop_reason::DropReason;
-use crate::events::Events;
 use crate::flow::{FLAG_ORIGINAL, FLAG_TRANSLATED};
 use crate::meta::Meta;
 use crate::stage::conntrack;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceId};
 use crate::table::neighbour::HOST_ADJACENCY;
-use crate::waiting::Waiting;
 
 /// Whether packets of an interface can reach the host's stack at all.
 pub(crate) fn check_entrance(interface: InterfaceId, tables: &Tables) -> Result<(), DropReason> {
@@ -51,34 +49,32 @@ impl Core {
     /// Admits the first packet of a flow to the host. Gives the entry to forward it by; none: it is done with.
     pub(crate) fn open_to_host(
         &mut self,
-        batch: &mut Batch<Meta>,
+        turn: &mut Turn<'_>,
         index: usize,
         decision: &Decision,
-        tables: &Tables,
-        now: Timestamp,
     ) -> Option<EntryId> {
-        let meta = batch.meta[index];
+        let meta = turn.batch.meta[index];
         if conntrack::initial_state(&meta).is_err() {
             // The rest of a connection that is not known here any more: the host knows what to say to it.
-            self.deliver_packet(batch, index, tables, now);
+            self.deliver_packet(turn, index);
             return None;
         }
         // Handed on before it takes from this worker's allowance.
-        let created = match self.home_elsewhere(batch, index, &decision.key) {
+        let created = match self.home_elsewhere(turn, index, &decision.key) {
             Some(elsewhere) => Err(elsewhere),
-            None => match self.admit(&meta, tables, now) {
-                Ok(()) => self.create(batch, index, decision, tables, now),
+            None => match self.admit(&meta, turn.tables, turn.now) {
+                Ok(()) => self.create(turn, index, decision),
                 Err(reason) => Err(Disposition::Drop(reason.code())),
             },
         };
-        created.map_err(|disposition| batch.dispositions[index] = disposition).ok()
+        created.map_err(|disposition| turn.batch.dispositions[index] = disposition).ok()
     }
 
     /// Delivers a packet that no flow is remembered for.
-    fn deliver_packet(&mut self, batch: &mut Batch<Meta>, index: usize, tables: &Tables, now: Timestamp) {
-        let admitted = self.admit(&batch.meta[index], tables, now);
+    fn deliver_packet(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let admitted = self.admit(&turn.batch.meta[index], turn.tables, turn.now);
         let host = self.neighbours.read(HOST_ADJACENCY).filter(|host| host.is_usable());
-        let Some((packet, meta, disposition)) = batch.parts_mut(index) else { return };
+        let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return };
         *disposition = match admitted.and_then(|()| host.ok_or(DropReason::HostAbsent)) {
             Ok(host) => leave(packet, meta, &host, 0),
             Err(reason) => Disposition::Drop(reason.code()),
@@ -87,24 +83,16 @@ impl Core {
 
     /// Takes an ICMP error that is the host's own to say or to hear: about no flow, or about one that nothing is rewritten
     /// of. False: it is not.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    pub(crate) fn error_of_host(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) -> bool {
-        let meta = batch.meta[index];
+    pub(crate) fn error_of_host(&mut self, turn: &mut Turn<'_>, index: usize) -> bool {
+        let meta = turn.batch.meta[index];
         let at = usize::from(meta.ip_offset) + 16;
-        let bytes = batch.packet(index).and_then(|packet| packet.data().get(at..at + 4)?.try_into().ok());
+        let bytes =
+            turn.batch.packet(index).and_then(|packet| packet.data().get(at..at + 4)?.try_into().ok());
         let Some(destination) = bytes.map(u32::from_be_bytes) else { return false };
         if meta.interface == HOST_INTERFACE {
-            self.pass_on(batch, index, destination, tables, events, waiting, now);
-        } else if tables.routes.is_local(destination) {
-            self.deliver_packet(batch, index, tables, now);
+            self.pass_on(turn, index, destination);
+        } else if turn.tables.routes.is_local(destination) {
+            self.deliver_packet(turn, index);
         } else {
             return false;
         }
@@ -112,35 +100,25 @@ impl Core {
     }
 
     /// Sends a packet of the host's on as it is.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one turn, borrowed one by one")]
-    fn pass_on(
-        &mut self,
-        batch: &mut Batch<Meta>,
-        index: usize,
-        destination: u32,
-        tables: &Tables,
-        events: &mut Events,
-        waiting: &mut Waiting,
-        now: Timestamp,
-    ) {
-        let adjacency = match self.next_hop(destination, tables, events) {
+    fn pass_on(&mut self, turn: &mut Turn<'_>, index: usize, destination: u32) {
+        let adjacency = match self.next_hop(destination, turn.tables, turn.events) {
             Ok((adjacency, _)) => adjacency,
             Err(NotYet::Wait(interface, next_hop)) => {
-                return hold(batch, index, interface, next_hop, waiting, now);
+                return hold(turn, index, interface, next_hop);
             }
             Err(NotYet::Never(reason)) => {
-                batch.dispositions[index] = Disposition::Drop(reason.code());
+                turn.batch.dispositions[index] = Disposition::Drop(reason.code());
                 return;
             }
         };
-        if batch.meta[index].ip_length > adjacency.mtu {
+        if turn.batch.meta[index].ip_length > adjacency.mtu {
             // No error is sent about an error.
-            batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
+            turn.batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
             return;
         }
         let identification = self.identification;
         self.identification = identification.wrapping_add(1);
-        if let Some((packet, meta, disposition)) = batch.parts_mut(index) {
+        if let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) {
             *disposition = leave(packet, meta, &adjacency, identification);
         }
     }
