@@ -126,7 +126,8 @@ pub fn assemble(
     Ok(Assembly { workers, handles, publisher, neighbours, stations })
 }
 
-fn ownership(configuration: &Configuration, worker: usize, count: usize) -> Ownership {
+/// The rule of `worker` of `count`.
+pub(crate) fn ownership(configuration: &Configuration, worker: usize, count: usize) -> Ownership {
     let settings = &configuration.service_settings;
     let mut nodes: Vec<u32> = own_addresses(configuration).into_iter().map(u32::from).collect();
     nodes.extend(node_port_addresses(configuration));

@@ -16,8 +16,8 @@
 //! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
 
 mod first_packet;
-mod forward;
-mod host;
+pub(crate) mod forward;
+pub(crate) mod host;
 mod queries;
 
 pub use queries::{FlowAnswer, FlowQuery, FlowReport};

@@ -16,4 +16,5 @@ pub mod replay;
 pub mod report;
 pub mod stage;
 pub mod table;
+pub mod trace;
 pub mod waiting;

@@ -6,6 +6,7 @@ mod output;
 mod replay;
 mod run;
 mod show;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,11 @@ enum Command {
     Check(check::CheckArguments),
     /// Runs capture files through the gateway that a configuration describes; needs no root and no devices.
     Replay(replay::ReplayArguments),
+    /// Says what becomes of a packet that might come, and which table entry decides at every step.
+    ///
+    /// Needs no running gateway, no root and no devices. Exit status: 0 with a trace, 1 for a configuration with errors, 2
+    /// for a packet or arguments that do not parse.
+    Trace(trace::TraceArguments),
     /// Asks a running gateway what it knows.
     Show(show::ShowArguments),
 }
@@ -54,6 +60,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(argument) => run::run(&argument.config),
         Command::Check(arguments) => check::check(&arguments),
         Command::Replay(arguments) => replay::replay(arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Show(arguments) => show::show(&arguments),
     }
 }

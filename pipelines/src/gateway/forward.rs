@@ -54,13 +54,58 @@ impl Hop {
 }
 
 /// Why a packet with a flow does not simply leave.
-enum Obstacle {
+pub(crate) enum Obstacle {
     Bridge,
     Host,
     Overtakes(InterfaceId, u32),
     Unresolved,
     HopLimit,
     Size(u16),
+}
+
+/// Hop limit and size of a packet that is to leave by this next hop. Gives what the hop limit loses.
+#[inline(always)]
+pub(crate) fn check_limits(meta: &Meta, adjacency: &Adjacency) -> Result<u8, Obstacle> {
+    // The host's own packets start here, and what is for it ends here: neither is a hop.
+    let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
+    if hop == 1 && meta.time_to_live <= 1 {
+        return Err(Obstacle::HopLimit);
+    }
+    if meta.ip_length > adjacency.mtu {
+        return Err(Obstacle::Size(adjacency.mtu));
+    }
+    Ok(hop)
+}
+
+/// The next hop towards an address, by route and neighbour tables.
+pub(crate) fn find_next_hop(
+    destination: u32,
+    tables: &Tables,
+    neighbours: &Neighbours,
+) -> Result<(Adjacency, u32), NotYet> {
+    let (interface, next_hop) =
+        route_lookup::way_out(tables, destination).ok_or(NotYet::Never(DropReason::NoRoute))?;
+    if interface == HOST_INTERFACE {
+        let host = neighbours.read(HOST_ADJACENCY).filter(|_| tables.host_rate_pps > 0);
+        return host
+            .filter(Adjacency::is_usable)
+            .map(|adjacency| (adjacency, HOST_ADJACENCY))
+            .ok_or(NotYet::Never(DropReason::HostAbsent));
+    }
+    if let Some(record) = neighbours.find(interface, next_hop)
+        && let Some(adjacency) = neighbours.read(record)
+        && adjacency.is_usable()
+        // Between the two reads the record may have been freed and made another next hop's.
+        && (adjacency.interface, adjacency.address) == (interface, next_hop)
+    {
+        return Ok((adjacency, record));
+    }
+    let is_overlay = matches!(tables.interface(interface).kind, InterfaceKind::Overlay { .. });
+    if is_overlay && !tables.neighbours.contains_key(&(interface, next_hop)) {
+        // Nobody answers ARP inside the tunnel: what flannel has not written is not there.
+        return Err(NotYet::Never(DropReason::NeighbourUnresolved));
+    }
+    Err(NotYet::Wait(interface, next_hop))
 }
 
 impl Core {
@@ -104,14 +149,7 @@ impl Core {
         if turn.waiting.would_overtake(index, adjacency.interface, adjacency.address) {
             return Err(Obstacle::Overtakes(adjacency.interface, adjacency.address));
         }
-        // The host's own packets start here, and what is for it ends here: neither is a hop.
-        let hop = u8::from(meta.interface != HOST_INTERFACE && adjacency.kind != KIND_HOST);
-        if hop == 1 && meta.time_to_live <= 1 {
-            return Err(Obstacle::HopLimit);
-        }
-        if meta.ip_length > adjacency.mtu {
-            return Err(Obstacle::Size(adjacency.mtu));
-        }
+        let hop = check_limits(meta, adjacency)?;
         let identification = self.identification;
         self.identification = identification.wrapping_add(1);
         apply::rewrite(packet, meta, value, hop);
@@ -177,39 +215,19 @@ impl Core {
         self.count_flooded(flooded);
     }
 
-    /// The next hop towards an address, by route and neighbour tables.
+    /// As [`find_next_hop`]; what is to be waited for is asked for.
     pub(crate) fn next_hop(
         &self,
         destination: u32,
         tables: &Tables,
         events: &mut Events,
     ) -> Result<(Adjacency, u32), NotYet> {
-        let (interface, next_hop) =
-            route_lookup::way_out(tables, destination).ok_or(NotYet::Never(DropReason::NoRoute))?;
-        if interface == HOST_INTERFACE {
-            let host = self.neighbours.read(HOST_ADJACENCY).filter(|_| tables.host_rate_pps > 0);
-            return host
-                .filter(Adjacency::is_usable)
-                .map(|adjacency| (adjacency, HOST_ADJACENCY))
-                .ok_or(NotYet::Never(DropReason::HostAbsent));
+        let found = find_next_hop(destination, tables, &self.neighbours);
+        if let Err(NotYet::Wait(interface, address)) = found {
+            // Also what is being asked for: a static one whose port is not known waits for somebody to need it.
+            events.raise(Event::Resolve { interface, address });
         }
-        let found = self.neighbours.find(interface, next_hop);
-        if let Some(record) = found
-            && let Some(adjacency) = self.neighbours.read(record)
-            && adjacency.is_usable()
-            // Between the two reads the record may have been freed and made another next hop's.
-            && (adjacency.interface, adjacency.address) == (interface, next_hop)
-        {
-            return Ok((adjacency, record));
-        }
-        let is_overlay = matches!(tables.interface(interface).kind, InterfaceKind::Overlay { .. });
-        if is_overlay && !tables.neighbours.contains_key(&(interface, next_hop)) {
-            // Nobody answers ARP inside the tunnel: what flannel has not written is not there.
-            return Err(NotYet::Never(DropReason::NeighbourUnresolved));
-        }
-        // Also of a next hop that is being asked for: a static one whose port is not known waits for somebody to need it.
-        events.raise(Event::Resolve { interface, address: next_hop });
-        Err(NotYet::Wait(interface, next_hop))
+        found
     }
 
     fn too_large(&mut self, turn: &mut Turn<'_>, index: usize, mtu: u16) {

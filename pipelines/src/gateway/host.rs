@@ -15,15 +15,21 @@ use crate::flow::{FLAG_ORIGINAL, FLAG_TRANSLATED};
 use crate::meta::Meta;
 use crate::stage::conntrack;
 use crate::table::Tables;
-use crate::table::interface::HOST_INTERFACE;
+use crate::table::interface::{HOST_INTERFACE, InterfaceId};
 use crate::table::neighbour::HOST_ADJACENCY;
+
+/// Whether packets of an interface can reach the host's stack at all.
+pub(crate) fn check_entrance(interface: InterfaceId, tables: &Tables) -> Result<(), DropReason> {
+    if tables.host_rate_pps == 0 || interface == HOST_INTERFACE {
+        return Err(DropReason::HostAbsent);
+    }
+    Ok(())
+}
 
 impl Core {
     /// Whether the host's stack may get another packet now.
     fn admit(&mut self, meta: &Meta, tables: &Tables, now: Timestamp) -> Result<(), DropReason> {
-        if tables.host_rate_pps == 0 || meta.interface == HOST_INTERFACE {
-            return Err(DropReason::HostAbsent);
-        }
+        check_entrance(meta.interface, tables)?;
         if self.host_limit.take(now) { Ok(()) } else { Err(DropReason::HostRateLimited) }
     }
 

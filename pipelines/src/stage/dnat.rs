@@ -54,7 +54,12 @@ fn refuse_unknown(tables: &Tables, decision: &mut Decision) {
 }
 
 /// Whether the answer would miss this gateway if the source stayed.
-fn must_masquerade(rules: &MasqueradeRules, kind: FrontendKind, source: u32, backend: &Backend) -> bool {
+pub(crate) fn must_masquerade(
+    rules: &MasqueradeRules,
+    kind: FrontendKind,
+    source: u32,
+    backend: &Backend,
+) -> bool {
     // A pod that is its own backend would answer itself.
     if source == backend.address {
         return true;

@@ -111,6 +111,14 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     }
 }
 
+/// Where a key stands in a file, those of services too; reads it again. None: the file or the key is not there any more.
+pub fn place_of(path: &Path, key: &str) -> Option<Place> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (tree, _) = DeTable::parse_recoverable(&text);
+    let offset = source::offset_of(tree.get_ref(), key)?;
+    Some(Source::new(&path.display().to_string(), &text).place(offset))
+}
+
 /// Checks a configuration's text; `file_name` is what findings call it.
 pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Report> {
     let source = Source::new(file_name, text);

@@ -43,6 +43,17 @@ pub(crate) fn paths_at(root: &DeTable<'_>, wanted: &BTreeSet<usize>) -> BTreeMap
     found
 }
 
+/// The offset of the value of the key with this path.
+pub(crate) fn offset_of(root: &DeTable<'_>, wanted: &str) -> Option<usize> {
+    let mut found = None;
+    walk_table(root, "", &mut |path, offset| {
+        if path == wanted {
+            found = Some(offset);
+        }
+    });
+    found
+}
+
 /// Every key's path and the offset of its value, those of services left out: they can be very many, and nothing
 /// outside the file tells anything about them.
 pub(crate) fn offsets(root: &DeTable<'_>) -> BTreeMap<String, usize> {
@@ -109,6 +120,8 @@ mod tests {
         assert_eq!(at("a.b[0]"), Some("1"));
         assert_eq!(at("a.b[1].c"), Some("2"));
         assert_eq!(at("d[0].e.f"), Some("3"));
+        assert_eq!(offset_of(tree.get_ref(), "a.b[1].c"), text.find('2'));
+        assert_eq!(offset_of(tree.get_ref(), "a.b[2]"), None);
         let offset = text.find('2').unwrap();
         assert_eq!(paths_at(tree.get_ref(), &BTreeSet::from([offset]))[&offset], "a.b[1].c");
     }

@@ -47,12 +47,13 @@ fn what_was_counted_is_exported() {
     gateway.send_syn(40_001, [10, 254, 0, 9], 80);
     gateway.send_syn(40_002, [10, 254, 3, 3], 80);
     let view = gateway.running.view();
-    // What a turn counts last: a packet is received before it is decided, and sent after.
-    let left = "pollgate_packets_total{worker=\"0\",account=\"transmitted\"}";
+    // Both packets' turns are over when their ends are counted and what they were is too; a request for a MAC may have
+    // been transmitted before.
+    let connections = "pollgate_service_connections_total{namespace=\"default\",service=\"web\",port=\"80\",protocol=\"tcp\"}";
     let dropped = "pollgate_packets_total{worker=\"0\",account=\"dropped\"}";
     let samples = wait_for("two packets", || {
         let (_, samples) = parsed(&encode(view).unwrap());
-        (samples[left] == 1 && samples[dropped] == 1).then_some(samples)
+        (samples[connections] == 1 && samples[dropped] == 1).then_some(samples)
     });
     for (sample, value) in [
         ("pollgate_info{version=\"0.1.0\",node=\"node-1\"}", 1),

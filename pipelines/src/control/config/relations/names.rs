@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn another_keys_fault_hides_no_wrong_reference() {
-        let text = changed(&[("mtu = 1500", "mtuu = 1500"), ("interface = \"eth0\"", "interface = \"eth9\"")]);
+        let text =
+            changed(&[("mtu = 1500", "mtuu = 1500"), ("interface = \"eth0\"", "interface = \"eth9\"")]);
         expect(
             &text,
             &[

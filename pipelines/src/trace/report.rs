@@ -1,0 +1,145 @@
+//! The trace's facts about a packet that has come to its end.
+
+use core::net::Ipv4Addr;
+
+use engine::table::flow::FlowKey;
+
+use super::grammar::{Transport, flag_letters};
+use super::json::{Candidate, Packet, Service, Snat, Trace, Translated, VERSION};
+use super::stages;
+use super::walk::{Ending, Walk};
+use crate::decision::{Decision, Outcome};
+use crate::flow::{has_identity, has_ports};
+use crate::meta::Meta;
+use crate::stage::dnat::must_masquerade;
+use crate::stage::route_lookup;
+use crate::table::interface::InterfaceKind;
+
+impl Walk<'_> {
+    /// The backends that may be drawn, each with what the data path's own rule says of masquerading.
+    fn candidates(&self, decision: &Decision) -> Vec<Candidate> {
+        let tables = self.scene.tables;
+        let Some((frontend, service)) = stages::service_of(tables, decision) else { return Vec::new() };
+        let sum: f64 = service.backends.iter().map(|backend| f64::from(backend.weight)).sum();
+        let drawn = service.backends.iter().filter(|backend| backend.weight > 0);
+        let candidates = drawn.map(|backend| {
+            let local = self.is_local(backend.address);
+            let name = Some(&self.scene.configuration.node.name).filter(|name| local && !name.is_empty());
+            Candidate {
+                address: backend.address.into(),
+                port: backend.port,
+                weight: backend.weight,
+                probability: f64::from(backend.weight) / sum,
+                node: name.cloned(),
+                local,
+                masquerade: must_masquerade(&tables.masquerade, frontend.kind, decision.key.source, backend),
+            }
+        });
+        candidates.collect()
+    }
+
+    /// Whether the tables show that an address is on this node: behind the bridge, or the node's own.
+    fn is_local(&self, address: u32) -> bool {
+        let tables = self.scene.tables;
+        route_lookup::way_out(tables, address).is_some_and(|(interface, _)| {
+            matches!(tables.interface(interface).kind, InterfaceKind::Bridge | InterfaceKind::Host)
+        })
+    }
+
+    pub(super) fn chosen(&self, decision: &Decision) -> Option<Candidate> {
+        decision.backend?;
+        let (address, port) = (Ipv4Addr::from(decision.destination), decision.destination_port);
+        self.candidates(decision).into_iter().find(|c| c.address == address && c.port == port)
+    }
+
+    pub(super) fn report(&mut self, meta: &Meta, decision: &Decision, ending: Ending) -> Trace {
+        let candidates = self.candidates(decision);
+        let source = Ipv4Addr::from(decision.key.source);
+        let others = candidates.iter().filter(|candidate| candidate.address != source);
+        let (mut others, mut all) = (others.peekable(), candidates.iter());
+        let masquerade = match others.peek() {
+            Some(_) => others.all(|candidate| candidate.masquerade),
+            None => !candidates.is_empty() && all.all(|candidate| candidate.masquerade),
+        };
+        let snat = ending.leaving.filter(|_| decision.is_masqueraded()).map(|_| self.snat(decision));
+        Trace {
+            version: VERSION,
+            generation: self.scene.tables.generation,
+            packet: self.packet(),
+            verdict: ending.verdict,
+            reason: ending.reason,
+            service: self.service(decision),
+            masquerade,
+            chosen: self.chosen(decision),
+            translated: ending.leaving.and_then(|leaving| translated(meta, &leaving, snat.as_ref())),
+            snat,
+            flow: ending.flow,
+            reject_with: ending.reject_with,
+            egress: ending.egress,
+            candidates,
+            steps: core::mem::take(&mut self.steps),
+        }
+    }
+
+    /// What it is masqueraded with. Without routes only an address that overrides the way out's is known.
+    fn snat(&self, decision: &Decision) -> Snat {
+        let rules = &self.scene.tables.masquerade;
+        let (first, last) = rules.snat_ports;
+        let is_routed = decision.outcome != Outcome::Undecided;
+        let address = if is_routed { Some(decision.source) } else { rules.snat_address };
+        Snat { address: address.map(Ipv4Addr::from), ports: format!("{first}-{last}") }
+    }
+
+    fn service(&self, decision: &Decision) -> Option<Service> {
+        let (frontend, service) = stages::service_of(self.scene.tables, decision)?;
+        Some(Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            kind: frontend.kind.name(),
+            address: decision.key.destination.into(),
+            protocol: service.protocol.name(),
+            port: decision.key.destination_port,
+            port_name: service.port_name.clone(),
+        })
+    }
+
+    fn packet(&self) -> Packet {
+        let packet = &self.question.packet;
+        let ports = packet.transport.ports();
+        let (identifier, flags) = match packet.transport {
+            Transport::Echo(identifier) => (Some(identifier), None),
+            Transport::Tcp(_, _, flags) => (None, Some(flag_letters(flags))),
+            _ => (None, None),
+        };
+        Packet {
+            text: packet.to_string(),
+            protocol: packet.transport.name(),
+            source: packet.source,
+            source_port: ports.map(|ports| ports.0),
+            destination: packet.destination,
+            destination_port: ports.map(|ports| ports.1),
+            identifier,
+            flags,
+            ttl: packet.time_to_live,
+            length: packet.length,
+            dont_fragment: packet.dont_fragment,
+            ingress: self.arrival.to_json(self.scene.tables),
+        }
+    }
+}
+
+/// The packet as it leaves; none if it leaves as it came.
+fn translated(meta: &Meta, leaving: &FlowKey, snat: Option<&Snat>) -> Option<Translated> {
+    let is_unknown = snat.is_some_and(|snat| snat.address.is_none());
+    if *leaving == meta.key && !is_unknown {
+        return None;
+    }
+    // Without routes nothing has been drawn.
+    let is_drawn = snat.is_none() || leaving.source != meta.key.source;
+    Some(Translated {
+        source: snat.map_or(Some(leaving.source.into()), |snat| snat.address),
+        source_port: (has_identity(leaving.protocol) && is_drawn).then_some(leaving.source_port),
+        destination: leaving.destination.into(),
+        destination_port: has_ports(leaving.protocol).then_some(leaving.destination_port),
+    })
+}

@@ -1,0 +1,113 @@
+//! What each stage of the decision changed, in words: the decision before and after it, and the entry it looked up.
+
+use core::net::Ipv4Addr;
+
+use super::json::{Object, Step};
+use super::{Scene, reason_name};
+use crate::decision::{Decision, Outcome};
+use crate::table::Tables;
+use crate::table::interface::{HOST_INTERFACE, InterfaceId};
+use crate::table::service::ServicePort;
+
+/// The step of a stage.
+pub(super) fn explain(scene: &Scene<'_>, stage: &'static str, before: &Decision, after: &Decision) -> Step {
+    let step = match stage {
+        "dnat" => dnat(scene, after),
+        "route_lookup" => route_lookup(scene.tables, after),
+        "snat_mark" => snat_mark(scene.tables, before, after),
+        _ => Step { stage, entry: None, object: None, result: "nothing against it".to_owned() },
+    };
+    let result = match after.outcome {
+        Outcome::Drop(reason) => format!("dropped: {}", reason_name(reason)),
+        Outcome::Reject(reason) => format!("rejected: {}", reason_name(reason)),
+        _ => step.result,
+    };
+    Step { stage, result, ..step }
+}
+
+fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
+    let tables = scene.tables;
+    let (address, port) = (Ipv4Addr::from(after.key.destination), after.key.destination_port);
+    let mut step = Step { stage: "dnat", entry: None, object: None, result: "for no service".to_owned() };
+    if let Some((frontend, service)) = service_of(tables, after) {
+        step.entry = Some(format!("{} {address}:{port}/{}", frontend.kind.name(), service.protocol.name()));
+        step.object = Some(object(scene, service, Some(&service.port_name)));
+        let open = service.backends.iter().filter(|backend| backend.weight > 0).count();
+        let drawn = format!("{}:{}", Ipv4Addr::from(after.destination), after.destination_port);
+        let source = if after.is_masqueraded() { "masqueraded" } else { "its source stays" };
+        let draining = service.backends.len() - open;
+        let draining = if draining > 0 { format!(" and {draining} draining") } else { String::new() };
+        let backends = if open == 1 { "backend" } else { "backends" };
+        step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
+    } else if tables.services.is_virtual(after.key.destination) {
+        step.entry = Some(format!("service address {address}"));
+        let owner = tables.services.services.iter().find(|s| s.cluster_ip == after.key.destination);
+        step.object = owner.map(|service| object(scene, service, None));
+    } else if let Some(network) = tables.service_cidrs.iter().find(|n| n.contains(after.key.destination)) {
+        step.entry = Some(format!("service network {network}"));
+    }
+    step
+}
+
+/// The service that a decision found.
+pub(super) fn service_of<'a>(
+    tables: &'a Tables,
+    decision: &Decision,
+) -> Option<(crate::table::service::Frontend, &'a ServicePort)> {
+    let frontend = decision.frontend?;
+    tables.services.services.get(frontend.service as usize).map(|service| (frontend, &**service))
+}
+
+/// The service in the configuration: where the port of this name, or the service itself, is written.
+fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
+    let written = &scene.configuration.services;
+    let place = written.iter().position(|s| s.namespace == service.namespace && s.name == service.name);
+    let mut key = place.map_or_else(|| "service".to_owned(), |place| format!("service[{place}]"));
+    let ports = place.and_then(|place| written.get(place)).map_or(&[][..], |service| &service.ports);
+    if let Some(port) = port_name.and_then(|name| ports.iter().position(|port| port.name == name)) {
+        key = format!("{key}.ports[{port}]");
+    }
+    let source = (scene.places)(&key).unwrap_or(key);
+    Object { kind: "Service", namespace: service.namespace.clone(), name: service.name.clone(), source }
+}
+
+fn name(tables: &Tables, interface: InterfaceId) -> &str {
+    &tables.interface(interface).name
+}
+
+fn route_lookup(tables: &Tables, after: &Decision) -> Step {
+    let stage = "route_lookup";
+    if after.outcome == Outcome::Bridge {
+        let entry = tables.bridge.as_ref().map(|bridge| format!("bridge {}", name(tables, bridge.interface)));
+        let result = "for another station of the bridge".to_owned();
+        return Step { stage, entry, object: None, result };
+    }
+    let entry = tables.routes.lookup(after.destination).map(|route| {
+        let via = route.via.map_or_else(String::new, |via| format!(" via {}", Ipv4Addr::from(via)));
+        let (dev, source) = (name(tables, route.interface), route.source.name());
+        format!("route {}{via} dev {dev} ({source})", route.prefix)
+    });
+    let result = match after.outcome {
+        Outcome::Answer => "an echo to the gateway itself".to_owned(),
+        Outcome::Deliver => "for the node itself".to_owned(),
+        _ => format!("by {}, next hop {}", name(tables, after.egress), Ipv4Addr::from(after.next_hop)),
+    };
+    Step { stage, entry, object: None, result }
+}
+
+fn snat_mark(tables: &Tables, before: &Decision, after: &Decision) -> Step {
+    let (mut entry, mut result) = (None, "its source stays".to_owned());
+    if after.is_masqueraded() {
+        let (first, last) = tables.masquerade.snat_ports;
+        let egress_network = tables.masquerade.egress_network.filter(|_| !before.is_masqueraded());
+        entry = Some(match egress_network {
+            Some(network) => format!("masquerade_egress of {network}"),
+            None if after.source != tables.interface(after.egress).address => "snat_address".to_owned(),
+            None => format!("interface {}", name(tables, after.egress)),
+        });
+        result = format!("masqueraded as {}, ports {first}-{last}", Ipv4Addr::from(after.source));
+    } else if before.is_masqueraded() && after.egress == HOST_INTERFACE {
+        "delivered here, so its source stays".clone_into(&mut result);
+    }
+    Step { stage: "snat_mark", entry, object: None, result }
+}
