@@ -9,6 +9,7 @@ mod support;
 
 use engine::clock::{MonotonicClock, Timestamp, cycles};
 use engine::port::pcap::CaptureWriter;
+use pipelines::gateway::Gauge;
 use support::{Bench, Load, calibration, frames, null_worker};
 
 /// Writes what the binary needs for the same load: a capture with a frame for each flow, and a configuration whose port
@@ -101,6 +102,10 @@ fn measure(row: &Row, rounds: usize, turns: u64) {
             null.turn(Timestamp(turn));
         }
         port.push((cycles() - started) as f64 / (turns * 32) as f64);
+    }
+    if !row.load.is_new() {
+        let flows = bench.handle.gauges.get(Gauge::Flows as usize);
+        assert_eq!(flows, row.flows as u64, "each frame is a flow of its own");
     }
     assert_eq!(bench.outcome().1, dropped, "packets were dropped: the figure would be another's");
     println!(
