@@ -91,7 +91,7 @@ fn warnings_leave_the_status_at_0_and_the_host_is_asked_only_on_demand() {
     let (_folder, path) = file(text);
     let (status, output, _) = outcome(&["check", "--config", &path]);
     assert!(
-        status == 0 && output.contains("warning: ") && output.contains("ok (0 errors, 1 warnings)"),
+        status == 0 && output.contains("warning: ") && output.contains("ok (0 errors, 1 warning)"),
         "{output}"
     );
     let (status, output, _) = outcome(&["check", "--host", "--config", &path]);

@@ -39,7 +39,10 @@ pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
             let _ = writeln!(text, "{finding}");
         }
         let verdict = if errors > 0 { "not usable" } else { "ok" };
-        let _ = writeln!(text, "{file}: {verdict} ({errors} errors, {warnings} warnings)");
+        let count =
+            |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+        let _ =
+            writeln!(text, "{file}: {verdict} ({}, {})", count(errors, "error"), count(warnings, "warning"));
     }
     output::write(&text);
     if errors > 0 { ExitCode::from(output::FAILURE) } else { ExitCode::SUCCESS }
