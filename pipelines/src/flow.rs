@@ -44,7 +44,7 @@ pub struct FlowValue {
     pub state: u8,
     /// `FLAG_*`.
     pub flags: u8,
-    /// Largest window scale seen is not kept; reserved, zero.
+    /// Zero.
     pub reserved: u16,
     /// Millisecond tick of the last packet of this direction.
     pub last_seen_ms: u32,

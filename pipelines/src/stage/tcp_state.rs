@@ -86,7 +86,6 @@ pub enum Verdict {
     Invalid,
 }
 
-const NO: u8 = TcpState::None as u8;
 const SS: u8 = TcpState::SynSent as u8;
 const SR: u8 = TcpState::SynReceived as u8;
 const ES: u8 = TcpState::Established as u8;
@@ -122,7 +121,6 @@ const TRANSITIONS: [[[u8; 10]; 6]; 2] = [
         [IV, IV, IV, IV, IV, IV, IV, IV, IV, IV],
     ],
 ];
-const _: u8 = NO;
 
 /// The row for each combination of the six flags of RFC 793. Those that no connection has (SYN with FIN or RST, FIN
 /// without ACK, none) count as none: `tcp_valid_flags` and `get_conntrack_index` in the same file.
