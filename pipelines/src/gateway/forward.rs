@@ -1,6 +1,7 @@
 //! From a flow entry to the way out: the next hop, the hop limit and size checks, and apply.
 
 use engine::batch::{Disposition, WorkerId};
+use engine::counters::Account;
 use engine::packet::Packet;
 use engine::table::flow::EntryId;
 use engine::wire::ipv4::FLAG_DONT_FRAGMENT;
@@ -61,6 +62,14 @@ pub(crate) enum Obstacle {
     Unresolved,
     HopLimit,
     Size(u16),
+}
+
+/// The next running number for an outer header.
+#[inline(always)]
+pub(crate) fn draw(identification: &mut u16) -> u16 {
+    let drawn = *identification;
+    *identification = drawn.wrapping_add(1);
+    drawn
 }
 
 /// Hop limit and size of a packet that is to leave by this next hop. Gives what the hop limit loses.
@@ -150,8 +159,7 @@ impl Core {
             return Err(Obstacle::Overtakes(adjacency.interface, adjacency.address));
         }
         let hop = check_limits(meta, adjacency)?;
-        let identification = self.identification;
-        self.identification = identification.wrapping_add(1);
+        let identification = draw(&mut self.identification);
         apply::rewrite(packet, meta, value, hop);
         *disposition = leave(packet, meta, adjacency, identification);
         count_backend(value, meta, turn.tables, self.ownership.worker());
@@ -259,9 +267,9 @@ impl Core {
         if self.waits_for_way_back(turn, index) {
             return false;
         }
-        self.counters.accounts.add(engine::counters::Account::Dropped as usize, 1);
+        self.count(Account::Dropped, 1);
         self.counters.drops.add(usize::from(reason.code()), 1);
-        self.counters.accounts.add(engine::counters::Account::Originated as usize, 1);
+        self.count(Account::Originated, 1);
         let own_address = turn.tables.interface(turn.batch.meta[index].interface).address;
         let limited = !self.icmp_limit.take(turn.now);
         let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) else { return true };
@@ -302,8 +310,7 @@ impl Core {
             NotYet::Never(reason) => reason,
             NotYet::Wait(..) => DropReason::NeighbourUnresolved,
         })?;
-        let identification = self.identification;
-        self.identification = identification.wrapping_add(1);
+        let identification = draw(&mut self.identification);
         apply::encapsulate(packet, &adjacency, meta.hash, identification)?;
         Ok(way(&adjacency))
     }

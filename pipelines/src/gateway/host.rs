@@ -7,7 +7,7 @@ use engine::batch::Disposition;
 use engine::clock::Timestamp;
 use engine::table::flow::EntryId;
 
-use super::forward::{NotYet, hold, leave};
+use super::forward::{NotYet, draw, hold, leave};
 use super::{Core, Turn};
 use crate::decision::Decision;
 use crate::drop_reason::DropReason;
@@ -116,8 +116,7 @@ impl Core {
             turn.batch.dispositions[index] = Disposition::Drop(DropReason::MtuExceeded.code());
             return;
         }
-        let identification = self.identification;
-        self.identification = identification.wrapping_add(1);
+        let identification = draw(&mut self.identification);
         if let Some((packet, meta, disposition)) = turn.batch.parts_mut(index) {
             *disposition = leave(packet, meta, &adjacency, identification);
         }

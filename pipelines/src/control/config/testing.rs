@@ -53,3 +53,9 @@ pub(crate) fn expect(text: &str, expected: &[(&str, &str, &str, &str)]) {
 pub(crate) fn expect_one(from: &str, to: &str, expected: (&str, &str, &str, &str)) {
     expect(&changed(&[(from, to)]), &[expected]);
 }
+
+/// One change of a key's value, one error at that value.
+#[track_caller]
+pub(crate) fn expect_at_value(from: &str, key: &str, value: &str, path: &str, said: &str) {
+    expect_one(from, &format!("{key} = {value}"), ("error", value, path, said));
+}

@@ -174,18 +174,12 @@ impl Readable for SocketAddrV4 {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::config::testing::{expect, expect_one, parsed};
-
-    /// One change, one finding at the changed value.
-    #[track_caller]
-    fn one(from: &str, key: &str, value: &str, path: &str, said: &str) {
-        expect_one(from, &format!("{key} = {value}"), ("error", value, path, said));
-    }
+    use crate::control::config::testing::{expect, expect_at_value, parsed};
 
     #[test]
     fn addresses_are_one_hosts() {
         let vtep = |value: &str, said: &str| {
-            one("address = \"172.30.76.0\"", "address", value, "overlay.address", said);
+            expect_at_value("address = \"172.30.76.0\"", "address", value, "overlay.address", said);
         };
         vtep("\"172.30.76\"", "\"172.30.76\", which is no IPv4 address; write four numbers with dots");
         vtep("\"172.30.76.0/24\"", "which is more than one address; write \"172.30.76.0\", without a length");
@@ -201,7 +195,13 @@ mod tests {
     #[test]
     fn prefixes_have_no_bits_behind_them() {
         let network = |value: &str, said: &str| {
-            one("pod_network = \"172.30.0.0/16\"", "pod_network", value, "overlay.pod_network", said);
+            expect_at_value(
+                "pod_network = \"172.30.0.0/16\"",
+                "pod_network",
+                value,
+                "overlay.pod_network",
+                said,
+            );
         };
         network("\"172.30.0.1/16\"", "with address bits behind the length; write \"172.30.0.0/16\"");
         network("\"172.30.0.0/33\"", "write a length from 0 to 32");
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn interface_addresses_are_hosts_of_their_networks() {
         let bridge = |value: &str, said: &str| {
-            one("address = \"172.30.76.1/24\"", "address", value, "bridge.address", said);
+            expect_at_value("address = \"172.30.76.1/24\"", "address", value, "bridge.address", said);
         };
         bridge("\"172.30.76.1\"", "with no prefix length; write one behind it, as in \"172.30.76.1/24\"");
         bridge("\"172.30.76.0/24\"", "the first address of 172.30.76.0/24");
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn macs_are_one_stations() {
         let bridge = |value: &str, said: &str| {
-            one("mac = \"02:42:67:05:b5:30\"", "mac", value, "bridge.mac", said);
+            expect_at_value("mac = \"02:42:67:05:b5:30\"", "mac", value, "bridge.mac", said);
         };
         bridge("\"02:42:67:05:b5\"", "which is no MAC address");
         bridge("\"01:00:5e:00:00:01\"", "which is a group's address; write one station's");
@@ -245,14 +245,14 @@ mod tests {
     fn backends_and_servers_have_ports() {
         let backend = |value: &str, said: &str| {
             let path = "service[0].ports[0].backends[0].address";
-            one("address = \"172.30.76.7:8080\"", "address", value, path, said);
+            expect_at_value("address = \"172.30.76.7:8080\"", "address", value, path, said);
         };
         backend("\"172.30.76.7\"", "with no port");
         backend("\"172.30.76.7:0\"", "whose port is none; write a port from 1 to 65535");
         backend("\"172.30.76.7:65536\"", "whose port is none");
         backend("\"[::1]:80\"", "write an IPv4 address, a colon and a port");
         backend("\"127.0.0.1:80\"", "a loopback address");
-        one(
+        expect_at_value(
             "listen = \"127.0.0.1:9106\"",
             "listen",
             "\"localhost:9106\"",

@@ -57,18 +57,12 @@ pub(crate) fn device_argument<'d>(device: &'d str, name: &str) -> Option<&'d str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::config::testing::expect_one;
-
-    /// One change, one finding at the changed value.
-    #[track_caller]
-    fn one(from: &str, key: &str, value: &str, path: &str, said: &str) {
-        expect_one(from, &format!("{key} = {value}"), ("error", value, path, said));
-    }
+    use crate::control::config::testing::expect_at_value;
 
     #[test]
     fn devices_are_dpdks() {
         let device = |value: &str, said: &str| {
-            one("device = \"net_tap1,iface=pg-bm1\"", "device", value, "ports[1].device", said);
+            expect_at_value("device = \"net_tap1,iface=pg-bm1\"", "device", value, "ports[1].device", said);
         };
         device("\"eth0\"", "which is no DPDK device; write a PCI address");
         device("\"01:00.0\"", "write the PCI domain too: \"0000:01:00.0\"");

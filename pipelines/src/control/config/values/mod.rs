@@ -184,18 +184,12 @@ impl Readable for Protocol {
 
 #[cfg(test)]
 mod tests {
-    use crate::control::config::testing::expect_one;
-
-    /// One change, one finding at the changed value.
-    #[track_caller]
-    fn one(from: &str, key: &str, value: &str, path: &str, said: &str) {
-        expect_one(from, &format!("{key} = {value}"), ("error", value, path, said));
-    }
+    use crate::control::config::testing::expect_at_value;
 
     #[test]
     fn ranges_of_ports_have_two_ends() {
         let range = |value: &str, said: &str| {
-            one(
+            expect_at_value(
                 "node_port_range = \"30000-32767\"",
                 "node_port_range",
                 value,
@@ -214,22 +208,46 @@ mod tests {
 
     #[test]
     fn words_are_those_that_are_known() {
-        one("memory = \"none\"", "memory", "\"hugh\"", "dpdk.memory", "\"none\"; did you mean \"huge\"?");
-        one("idle = \"sleep\"", "idle", "\"Poll\"", "workers.idle", "did you mean \"poll\"?");
-        one("idle = \"sleep\"", "idle", "\"doze off\"", "workers.idle", "write one of \"poll\", \"sleep\"");
-        one("protocol = \"udp\"", "protocol", "\"dccp\"", "service[3].ports[0].protocol", "\"sctp\"");
+        expect_at_value(
+            "memory = \"none\"",
+            "memory",
+            "\"hugh\"",
+            "dpdk.memory",
+            "\"none\"; did you mean \"huge\"?",
+        );
+        expect_at_value("idle = \"sleep\"", "idle", "\"Poll\"", "workers.idle", "did you mean \"poll\"?");
+        expect_at_value(
+            "idle = \"sleep\"",
+            "idle",
+            "\"doze off\"",
+            "workers.idle",
+            "write one of \"poll\", \"sleep\"",
+        );
+        expect_at_value(
+            "protocol = \"udp\"",
+            "protocol",
+            "\"dccp\"",
+            "service[3].ports[0].protocol",
+            "\"sctp\"",
+        );
     }
 
     #[test]
     fn names_are_fit_for_what_they_name() {
-        one("name = \"docker0\"", "name", "\"docker 0\"", "bridge.name", "use 1 to 64 letters");
-        one("name = \"docker0\"", "name", "\"\"", "bridge.name", "which is no name");
+        expect_at_value("name = \"docker0\"", "name", "\"docker 0\"", "bridge.name", "use 1 to 64 letters");
+        expect_at_value("name = \"docker0\"", "name", "\"\"", "bridge.name", "which is no name");
         for name in ["Business", "-a", "a-", "a.b", ""] {
             let value = format!("\"{name}\"");
-            one("name = \"business-manager\"", "name", &value, "service[0].name", "which is no DNS label");
+            expect_at_value(
+                "name = \"business-manager\"",
+                "name",
+                &value,
+                "service[0].name",
+                "which is no DNS label",
+            );
         }
-        one("name = \"node-1\"", "name", "\"a\\tb\"", "node.name", "holds a control character");
-        one(
+        expect_at_value("name = \"node-1\"", "name", "\"a\\tb\"", "node.name", "holds a control character");
+        expect_at_value(
             "socket = \"/run/pollgate/control.sock\"",
             "socket",
             "\"control.sock\"",
@@ -242,6 +260,6 @@ mod tests {
     fn long_texts_are_cut() {
         let long = "x".repeat(100);
         let said = format!("`name` is \"{}...\", which", "x".repeat(60));
-        one("name = \"docker0\"", "name", &format!("\"{long}\""), "bridge.name", &said);
+        expect_at_value("name = \"docker0\"", "name", &format!("\"{long}\""), "bridge.name", &said);
     }
 }
