@@ -15,6 +15,7 @@ pub mod reload;
 pub mod running;
 #[cfg(feature = "dpdk")]
 pub mod runtime;
+pub mod services;
 pub mod show;
 pub mod signals;
 pub mod slots;

@@ -326,6 +326,45 @@ pub enum Protocol {
     Sctp,
 }
 
+/// How a backend is chosen for a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// `"random"`: at random, by weight.
+    #[default]
+    Random,
+    /// `"maglev"`: by a consistent hash of the connection, by weight.
+    Maglev,
+}
+
+/// `health_check` of a service's port: how backends are asked whether they serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Milliseconds from one probe of a backend to the next.
+    pub interval_ms: u32,
+    /// Milliseconds after which a probe has failed.
+    pub timeout_ms: u32,
+    /// Probes in a row that must succeed before a backend is used again.
+    pub rise: u32,
+    /// Probes in a row that must fail before a backend is used no more.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether a TCP connection opens.
+    Tcp,
+    /// Whether a GET of this path is answered with this status.
+    Http {
+        /// Path, from the slash on.
+        path: String,
+        /// Status code.
+        status: u16,
+    },
+}
+
 /// `[[service]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
