@@ -25,6 +25,7 @@ use crate::control::config::model::Configuration;
 use crate::drop_reason::{DropReason, describe};
 use crate::flow::Flows;
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 
 use grammar::PacketSpec;
 use ingress::Arrival;
@@ -87,7 +88,8 @@ pub fn trace(
     let mut random = Random::new(question.seed);
     let flows = Flows::new(FLOWS, HashSecret::new(random.next_u64(), random.next_u64()))?;
     let scene = Scene { configuration, tables: &tables, places };
-    let mut walk = Walk { scene, question, arrival, flows, random, workers, steps: Vec::new() };
+    let affinity = AffinityTable::new(FLOWS, random.next_u64());
+    let mut walk = Walk { scene, question, arrival, flows, random, affinity, workers, steps: Vec::new() };
     Ok(walk.run())
 }
 

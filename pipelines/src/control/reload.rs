@@ -93,6 +93,7 @@ fn keep_running_parts(running: &Configuration, mut new: Configuration) -> Result
     new.metrics.clone_from(&running.metrics);
     new.exception.clone_from(&running.exception);
     new.conntrack.capacity = running.conntrack.capacity;
+    new.service_settings.affinity_capacity = running.service_settings.affinity_capacity;
     if running.workers.cores.len() > 1 {
         // By these several workers find a flow's owner.
         new.node.addresses.clone_from(&running.node.addresses);
