@@ -12,6 +12,7 @@ pub mod flow_questions;
 pub mod host_link;
 pub mod kubernetes;
 pub mod metrics;
+pub mod nodes;
 pub mod reload;
 pub mod running;
 #[cfg(feature = "dpdk")]
@@ -20,6 +21,7 @@ pub mod services;
 pub mod show;
 pub mod signals;
 pub mod slots;
+pub mod sources;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -308,7 +308,6 @@ impl ServiceBuilder {
     /// The table of generation `generation`, which is later than any before.
     pub fn table(&mut self, generation: u64) -> ServiceTable {
         self.generation = generation;
-        self.retired.end_drained(self.now_s, generation);
         if core::mem::take(&mut self.retired.changed) {
             self.table.stale = Arc::new(self.retired.fates());
         }
@@ -322,6 +321,7 @@ impl ServiceBuilder {
     /// Frees what no flow refers to any more: every worker has been through its flows with tables of generation `swept`
     /// or later. `values` reads a slot's counters. True: the next table differs.
     pub fn reclaim(&mut self, swept: u64, values: &dyn Fn(u32) -> [u64; SLOT_COUNTERS]) -> bool {
+        self.retired.end_drained(self.now_s, self.generation + 1);
         let mut changed = self.added_in.take_if(|generation| *generation <= swept).is_some();
         for retired in self.retired.take_swept(swept) {
             changed = true;
