@@ -157,6 +157,15 @@ mod tests {
     use super::*;
     use crate::control::testing::{CONFIGURATION, start, wait_for};
 
+    /// Ends the loop also when the test fails.
+    struct StopOnDrop(mpsc::Sender<ControlEvent>);
+
+    impl Drop for StopOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.send(ControlEvent::Stop("the test"));
+        }
+    }
+
     #[test]
     fn reloads_take_effect_and_broken_files_leave_the_tables_in_place() {
         use core::sync::atomic::Ordering::Relaxed;
@@ -169,6 +178,7 @@ mod tests {
             let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
             let control = scope.spawn(move || control_loop(file, seen, reloader, running, &events));
+            let stop = StopOnDrop(sender.clone());
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);
 
@@ -191,9 +201,12 @@ mod tests {
                 "{}",
                 view.reloads.last_error()
             );
-            assert_eq!((generation(), view.reloads.applied.load(Relaxed)), (3, 2));
+            assert_eq!(view.reloads.applied.load(Relaxed), 2);
+            assert!(view.tables().services.iter().any(|service| &*service.name == "shop"));
+            // The renamed service's slots are free once the worker has been through its flows.
+            wait_for("the sweep", || (!view.tables().services.needs_sweep()).then_some(()));
 
-            sender.send(ControlEvent::Stop("the test")).unwrap();
+            drop(stop);
             control.join().unwrap();
         });
         assert_eq!(gateway.running.reclaim(), 0);
