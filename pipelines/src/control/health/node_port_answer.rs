@@ -7,9 +7,6 @@ use std::time::SystemTime;
 
 use super::node_port_server::HealthNodePort;
 
-/// Longest head of a request, from its first byte to the empty line.
-pub(super) const HEAD_LENGTH_MAX: usize = 8 << 10;
-
 /// What an answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
@@ -26,12 +23,6 @@ pub(super) enum Refusal {
     Malformed,
     /// Its head is too long.
     TooLong,
-}
-
-/// Whether the bytes from `from` on hold the end of a head. Lines may end with LF alone (RFC 9112 section 2.2).
-pub(super) fn has_head_end(bytes: &[u8], from: usize) -> bool {
-    let rest = bytes.get(from..).unwrap_or_default();
-    rest.windows(2).any(|pair| pair == b"\n\n") || rest.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Reads a head that is there to its end.
@@ -224,16 +215,6 @@ mod tests {
         #[test]
         fn any_bytes_are_a_request_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = read_head(&bytes);
-        }
-
-        /// However a head arrives in pieces, its end is seen with the piece that has it.
-        #[test]
-        fn the_end_is_seen_across_pieces(cut in 0usize..24, ending in prop::sample::select(vec!["\n\n", "\r\n\r\n", "\n\r\n"])) {
-            let text = format!("GET / HTTP/1.0{ending}");
-            let cut = cut.min(text.len() - 1);
-            prop_assert!(!has_head_end(&text.as_bytes()[..cut], 0));
-            // As a connection asks: the last two bytes may be the end's beginning.
-            prop_assert!(has_head_end(text.as_bytes(), cut.saturating_sub(2)));
         }
     }
 }

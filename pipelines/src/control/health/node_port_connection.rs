@@ -11,9 +11,8 @@ use std::time::SystemTime;
 
 use mio::net::TcpStream;
 
-use super::node_port_answer::{
-    HEAD_LENGTH_MAX, Refusal, answer, has_head_end, is_available, read_head, refusal,
-};
+use super::http_head::{HEAD_LENGTH_MAX, head_end};
+use super::node_port_answer::{Refusal, answer, is_available, read_head, refusal};
 use super::node_port_server::{PortState, Shared};
 use crate::control::view::lock;
 
@@ -97,7 +96,7 @@ impl Connection {
         };
         let seen = head.len().saturating_sub(2);
         head.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
-        let request = if has_head_end(head, seen) {
+        let request = if head_end(head, seen).is_some() {
             read_head(head)
         } else if *received > HEAD_LENGTH_MAX {
             Err(Refusal::TooLong)
