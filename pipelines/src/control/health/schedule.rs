@@ -40,7 +40,7 @@ pub(super) struct ProbeKey {
     id: u64,
     generation: u64,
     is_slow: bool,
-    due: Instant,
+    began: Instant,
 }
 
 struct Target {
@@ -96,7 +96,7 @@ impl Schedule {
         target.due = None;
         self.probes += 1;
         self.slow_probes += usize::from(target.is_slow);
-        let key = ProbeKey { id, generation: target.generation, is_slow: target.is_slow, due };
+        let key = ProbeKey { id, generation: target.generation, is_slow: target.is_slow, began: now };
         Some(ProbeStart { key, address: target.wanted.address, check: Arc::clone(&target.wanted.check) })
     }
 
@@ -126,10 +126,8 @@ impl Schedule {
         if let Some(result) = result {
             self.events.extend(target.note(result, now));
         }
-        // The rhythm is kept, unless it was lost: a probe that began late must not make the next come early.
-        let interval = target.wanted.check.interval();
-        let next = (key.due + interval).max(now);
-        let next = if next == now { now + interval } else { next };
+        // From start to start, so that a probe that takes long does not slow the next ones down.
+        let next = (key.began + target.wanted.check.interval()).max(now);
         self.enqueue(key.id, next);
     }
 

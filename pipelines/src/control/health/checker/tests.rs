@@ -24,9 +24,9 @@ fn http() -> HealthCheck {
 }
 
 /// Serves each connection by `serve`, one after the other, as long as the test runs.
-fn server(address: SocketAddrV4, mut serve: impl FnMut(TcpStream) + Send + 'static) {
+fn server(address: SocketAddrV4, serve: impl FnMut(TcpStream) + Send + 'static) {
     let listener = TcpListener::bind(address).unwrap();
-    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream)));
+    std::thread::spawn(move || listener.incoming().flatten().for_each(serve));
 }
 
 /// Reads a request to its end, and gives it.
