@@ -9,6 +9,7 @@ pub mod cores;
 mod devices;
 pub mod events;
 pub mod flow_questions;
+pub mod health;
 pub mod host_link;
 pub mod kubernetes;
 pub mod metrics;

@@ -13,6 +13,7 @@ use engine::table::pages::PageArrayError;
 
 use crate::assembly::{WorkerInput, assemble};
 use crate::control::config::Configuration;
+use crate::control::kubernetes::ObjectStore;
 use crate::control::flow_questions::{FlowChannel, FlowQuestions};
 use crate::control::host_link::{HostCounter, HostLink, HostThread};
 use crate::control::view::{PortView, ReloadView, View, WorkerView};
@@ -111,7 +112,7 @@ impl Running {
             stations: assembly.stations,
             reloads: ReloadView::default(),
             affinity: assembly.affinity,
-            objects: Mutex::default(),
+            objects: Mutex::new(ObjectStore::new().counts()),
             questions: Mutex::new(FlowQuestions::new(channels)),
             tables: Mutex::new(tables),
         });

@@ -9,7 +9,7 @@ use engine::wire::ethernet::MacAddress;
 
 use super::model::{self, Algorithm, Configuration, InterfaceName, PortRole, Protocol};
 use super::notes::At;
-use super::values::{InterfaceAddress, PortRange};
+use super::values::{HttpPath, InterfaceAddress, PortRange, ProbeKind, StatusRange};
 use crate::prefix::Ipv4Prefix;
 
 pub(crate) struct Draft {
@@ -154,7 +154,22 @@ pub(crate) struct ServicePort {
     pub(crate) protocol: Option<At<Protocol>>,
     pub(crate) port: Option<At<u16>>,
     pub(crate) node_port: Option<At<u16>>,
+    pub(crate) health_check: Option<HealthCheck>,
     pub(crate) backends: Vec<Backend>,
+}
+
+pub(crate) struct HealthCheck {
+    pub(crate) offset: usize,
+    pub(crate) kind: Option<At<ProbeKind>>,
+    pub(crate) path: Option<At<HttpPath>>,
+    pub(crate) status: Option<At<StatusRange>>,
+    pub(crate) port: Option<At<u16>>,
+    /// Whether the file has the key, readable or not.
+    pub(crate) has_port: bool,
+    pub(crate) interval_ms: Option<At<u32>>,
+    pub(crate) timeout_ms: Option<At<u32>>,
+    pub(crate) rise: Option<At<u32>>,
+    pub(crate) fall: Option<At<u32>>,
 }
 
 pub(crate) struct Backend {
@@ -332,8 +347,28 @@ impl ServicePort {
             protocol: value(self.protocol)?,
             port: value(self.port)?,
             node_port: value(self.node_port),
-            health_check: None,
+            health_check: self.health_check.map(|check| check.finish().ok_or(())).transpose().ok()?,
             backends: self.backends.into_iter().map(Backend::finish).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl HealthCheck {
+    fn finish(self) -> Option<model::HealthCheck> {
+        let probe = match value(self.kind)? {
+            ProbeKind::Tcp => model::Probe::Tcp,
+            ProbeKind::Http => {
+                let StatusRange { first, last } = value(self.status)?;
+                model::Probe::Http { path: value(self.path)?.0, status: (first, last) }
+            }
+        };
+        Some(model::HealthCheck {
+            probe,
+            port: value(self.port),
+            interval_ms: value(self.interval_ms)?,
+            timeout_ms: value(self.timeout_ms)?,
+            rise: value(self.rise)?,
+            fall: value(self.fall)?,
         })
     }
 }

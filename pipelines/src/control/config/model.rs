@@ -3,7 +3,8 @@
 //! Built only by `config::load`, which has checked every relation between the parts (names that refer, MTU arithmetic,
 //! overlaps). Keys and defaults are documented in docs/configuration.md; addresses are typed, never text.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::time::Duration;
 use std::path::PathBuf;
 
 use engine::wire::ethernet::MacAddress;
@@ -345,29 +346,48 @@ pub enum Algorithm {
 /// `health_check` of a service's port: how backends are asked whether they serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// `kind`, and what that kind needs: what is asked.
     pub probe: Probe,
-    /// Milliseconds from one probe of a backend to the next.
+    /// `port`: where it is asked. None: the backend's own.
+    pub port: Option<u16>,
+    /// `interval_ms`: milliseconds from one probe of a backend to the next. Default: 2,000.
     pub interval_ms: u32,
-    /// Milliseconds after which a probe has failed.
+    /// `timeout_ms`: milliseconds after which a probe has failed. Default: 1,000, or the interval where that is shorter.
     pub timeout_ms: u32,
-    /// Probes in a row that must succeed before a backend is used again.
+    /// `rise`: probes in a row that must succeed before a backend is used again. Default: 2.
     pub rise: u32,
-    /// Probes in a row that must fail before a backend is used no more.
+    /// `fall`: probes in a row that must fail before a backend is used no more. Default: 3.
     pub fall: u32,
+}
+
+impl HealthCheck {
+    /// Where the backend at `address` is asked.
+    pub fn target(&self, address: SocketAddrV4) -> SocketAddrV4 {
+        SocketAddrV4::new(*address.ip(), self.port.unwrap_or(address.port()))
+    }
+
+    /// From the start of one probe to the start of the next.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.interval_ms))
+    }
+
+    /// How long a probe may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout_ms))
+    }
 }
 
 /// What a health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether a TCP connection opens.
+    /// `"tcp"`: whether a TCP connection opens.
     Tcp,
-    /// Whether a GET of this path is answered with this status.
+    /// `"http"`: whether a GET is answered with the right status.
     Http {
-        /// Path, from the slash on.
+        /// `path`, from the slash on, with the query if there is one. Default: /.
         path: String,
-        /// Status code.
-        status: u16,
+        /// `status`: first and last that are right, inclusive. Default: 200 alone.
+        status: (u16, u16),
     },
 }
 

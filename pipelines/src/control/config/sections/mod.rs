@@ -1,6 +1,7 @@
 //! The sections of the file: which keys each has, what each value may be, and the defaults. Checks that need one
 //! section alone are here too; those between sections are in `relations`.
 
+mod health_check;
 mod machine;
 mod network;
 mod services;

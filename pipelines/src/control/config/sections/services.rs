@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::health_check;
 use crate::control::config::draft::{Backend, Service, ServicePort, ServiceSettings};
 use crate::control::config::model::{Algorithm, Protocol};
 use crate::control::config::notes::At;
@@ -75,6 +76,7 @@ fn port(table: &Table<'_>) -> ServicePort {
         protocol: table.with_default("protocol", Protocol::Tcp),
         port: table.required_integer("port", 1..=65_535, "80"),
         node_port: table.optional_integer("node_port", 1..=65_535),
+        health_check: table.section("health_check", health_check::health_check),
         backends: table.each("backends", backend),
     };
     if !table.has("backends") {
@@ -84,6 +86,7 @@ fn port(table: &Table<'_>) -> ServicePort {
         );
     }
     check_backends(table, &port);
+    health_check::check_protocol(table, &port);
     port
 }
 

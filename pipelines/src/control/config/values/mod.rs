@@ -2,6 +2,7 @@
 
 mod addresses;
 mod device;
+mod health_check;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use super::readable::{Fault, Readable, closest};
 
 pub(crate) use addresses::InterfaceAddress;
 pub(crate) use device::{Device, device_argument, is_pci_address};
+pub(crate) use health_check::{HttpPath, ProbeKind, StatusRange};
 
 fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Fault> {
     value.as_str().ok_or(Fault::Type)
