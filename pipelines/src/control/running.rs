@@ -13,9 +13,9 @@ use engine::table::pages::PageArrayError;
 
 use crate::assembly::{WorkerInput, assemble};
 use crate::control::config::Configuration;
-use crate::control::kubernetes::ObjectStore;
 use crate::control::flow_questions::{FlowChannel, FlowQuestions};
 use crate::control::host_link::{HostCounter, HostLink, HostThread};
+use crate::control::kubernetes::ObjectStore;
 use crate::control::view::{PortView, ReloadView, View, WorkerView};
 use crate::control::worker_threads::{ThreadEntry, ThreadError, WorkerThreads, idle_policy};
 use crate::table::Tables;

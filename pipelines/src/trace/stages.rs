@@ -6,9 +6,10 @@ use super::json::{Object, Step};
 use super::{Scene, reason_name};
 use crate::control::services::desired::Origin;
 use crate::decision::{Decision, Outcome};
+use crate::stage::dnat::select;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceId};
-use crate::table::service::ServicePort;
+use crate::table::service::{Scope, ServicePort};
 
 /// The step of a stage.
 pub(super) fn explain(scene: &Scene<'_>, stage: &'static str, before: &Decision, after: &Decision) -> Step {
@@ -33,12 +34,19 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
     if let Some((frontend, service)) = service_of(tables, after) {
         step.entry = Some(format!("{} {address}:{port}/{}", frontend.kind.name(), service.protocol.name()));
         step.object = Some(object(scene, service, Some(&service.port_name)));
-        let open = service.backends.iter().filter(|backend| backend.weight > 0).count();
+        let selection = select(tables, service, frontend.kind, after.key.source);
+        let asked = || service.backends.iter().filter(|backend| backend.is_in(selection.scope));
+        let open = asked().filter(|backend| backend.weight > 0).count();
         let drawn = format!("{}:{}", Ipv4Addr::from(after.destination), after.destination_port);
         let source = if after.is_masqueraded() { "masqueraded" } else { "its source stays" };
-        let draining = service.backends.len() - open;
+        let draining = asked().count() - open;
         let draining = if draining > 0 { format!(" and {draining} draining") } else { String::new() };
-        let backends = if open == 1 { "backend" } else { "backends" };
+        let backends = match (selection.scope, open) {
+            (Scope::Local, 1) => "backend of this node",
+            (Scope::Local, _) => "backends of this node",
+            (Scope::Cluster, 1) => "backend",
+            (Scope::Cluster, _) => "backends",
+        };
         step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
     } else if tables.services.is_virtual(after.key.destination) {
         step.entry = Some(format!("service address {address}"));
