@@ -254,6 +254,18 @@ fn a_request_in_pieces_is_one() {
 }
 
 #[test]
+fn what_follows_a_request_does_not_cost_the_answer() {
+    let (_ports, address) = open("web", 1);
+    let mut stream = connect(address);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n").unwrap();
+    // Sent after the answer: a connection closed by then would be reset.
+    std::thread::sleep(Duration::from_millis(100));
+    stream.write_all(&[b'x'; 30_000]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(rest(stream).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
 fn a_client_that_never_reads_holds_nobody_up() {
     let (ports, address) = open("web", 1);
     let deaf: Vec<TcpStream> = (0..20)
