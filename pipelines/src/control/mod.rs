@@ -11,7 +11,9 @@ pub mod events;
 pub mod flow_questions;
 pub mod health;
 pub mod host_link;
+pub mod kubernetes;
 pub mod metrics;
+pub mod nodes;
 pub mod reload;
 pub mod running;
 #[cfg(feature = "dpdk")]
@@ -20,6 +22,7 @@ pub mod services;
 pub mod show;
 pub mod signals;
 pub mod slots;
+pub mod sources;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -7,7 +7,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 
 use engine::wire::ethernet::MacAddress;
 
-use super::model::{self, Configuration, InterfaceName, PortRole, Protocol};
+use super::model::{self, Algorithm, Configuration, InterfaceName, PortRole, Protocol};
 use super::notes::At;
 use super::values::{HttpPath, InterfaceAddress, PortRange, ProbeKind, StatusRange};
 use crate::prefix::Ipv4Prefix;
@@ -133,12 +133,16 @@ pub(crate) struct ServiceSettings {
     pub(crate) node_port_range: Option<At<PortRange>>,
     pub(crate) snat_address: Option<At<Ipv4Addr>>,
     pub(crate) snat_port_range: Option<At<PortRange>>,
+    pub(crate) drain_timeout_s: Option<At<u32>>,
+    pub(crate) affinity_capacity: Option<At<usize>>,
 }
 
 pub(crate) struct Service {
     pub(crate) namespace: Option<At<String>>,
     pub(crate) name: Option<At<String>>,
     pub(crate) cluster_ip: Option<At<Ipv4Addr>>,
+    pub(crate) algorithm: Option<At<Algorithm>>,
+    pub(crate) session_affinity_s: Option<At<u32>>,
     pub(crate) ports: Vec<ServicePort>,
 }
 
@@ -212,11 +216,7 @@ impl Node {
     fn finish(self) -> Option<model::Node> {
         let addresses = values(&self.addresses);
         let primary = values(&self.primary_addresses);
-        Some(model::Node {
-            name: value(self.name)?,
-            primary_addresses: if primary.is_empty() { addresses.clone() } else { primary },
-            addresses,
-        })
+        Some(model::Node { name: value(self.name)?, primary_addresses: primary, addresses })
     }
 }
 
@@ -321,6 +321,8 @@ impl ServiceSettings {
             node_port_range: range(self.node_port_range)?,
             snat_address: value(self.snat_address),
             snat_port_range: range(self.snat_port_range)?,
+            drain_timeout_s: value(self.drain_timeout_s),
+            affinity_capacity: value(self.affinity_capacity)?,
         })
     }
 }
@@ -331,6 +333,8 @@ impl Service {
             namespace: value(self.namespace)?,
             name: value(self.name)?,
             cluster_ip: value(self.cluster_ip)?,
+            algorithm: value(self.algorithm)?,
+            session_affinity_s: value(self.session_affinity_s),
             ports: self.ports.into_iter().map(ServicePort::finish).collect::<Option<_>>()?,
         })
     }

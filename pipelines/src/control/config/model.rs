@@ -55,7 +55,7 @@ pub struct Node {
     pub name: String,
     /// Every address the node itself owns.
     pub addresses: Vec<Ipv4Addr>,
-    /// The ones node ports listen on by default. Default: all of `addresses`.
+    /// The ones node ports listen on by default. Default: those of its Node object, else all of `addresses` (empty here).
     pub primary_addresses: Vec<Ipv4Addr>,
 }
 
@@ -118,6 +118,8 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// `watch`: reload when the file changes. Default: true.
     pub watch: bool,
+    /// `manifests`: file or folder of Kubernetes objects, relative to the configuration's own folder. None: no objects.
+    pub manifests: Option<PathBuf>,
 }
 
 /// `[metrics]`
@@ -313,6 +315,10 @@ pub struct ServiceSettings {
     pub snat_address: Option<Ipv4Addr>,
     /// Ports for masquerading. Default: 32768 to 60999. Inclusive.
     pub snat_port_range: (u16, u16),
+    /// Seconds for which TCP connections to a removed backend go on. Default: until they end (none here).
+    pub drain_timeout_s: Option<u32>,
+    /// Clients whose session affinity is remembered at the most. Default: 65,536.
+    pub affinity_capacity: usize,
 }
 
 /// Transport protocol of a service port.
@@ -394,6 +400,10 @@ pub struct Service {
     pub name: String,
     /// The virtual IP.
     pub cluster_ip: Ipv4Addr,
+    /// How a backend is chosen. Default: at random.
+    pub algorithm: Algorithm,
+    /// Seconds for which a client's connections go to the backend of its last one. Default: they do not (none here).
+    pub session_affinity_s: Option<u32>,
     /// `[[service.ports]]`
     pub ports: Vec<ServicePort>,
 }
@@ -409,7 +419,7 @@ pub struct ServicePort {
     pub port: u16,
     /// On the node's addresses.
     pub node_port: Option<u16>,
-    /// How its backends are probed. None: not at all.
+    /// How backends are asked whether they serve. Default: they are not (none here).
     pub health_check: Option<HealthCheck>,
     /// Where connections go.
     pub backends: Vec<Backend>,

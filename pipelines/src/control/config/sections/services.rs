@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::health_check;
 use crate::control::config::draft::{Backend, Service, ServicePort, ServiceSettings};
-use crate::control::config::model::Protocol;
+use crate::control::config::model::{Algorithm, Protocol};
 use crate::control::config::notes::At;
 use crate::control::config::reader::Table;
 use crate::control::config::values::{Label, PortRange};
@@ -20,6 +20,8 @@ pub(super) fn settings(table: &Table<'_>) -> ServiceSettings {
         snat_address: table.optional("snat_address"),
         // net.ipv4.ip_local_port_range, Documentation/networking/ip-sysctl.rst.
         snat_port_range: table.with_default("snat_port_range", PortRange { first: 32_768, last: 60_999 }),
+        drain_timeout_s: table.optional_integer("drain_timeout_s", 0..=31_536_000),
+        affinity_capacity: table.integer("affinity_capacity", 4..=16_777_216, 65_536),
     };
     if let (Some(node_ports), Some(snat)) = (settings.node_port_range, settings.snat_port_range)
         && node_ports.value.first <= snat.value.last
@@ -50,6 +52,9 @@ pub(super) fn service(table: &Table<'_>) -> Service {
         namespace: label(table.with_default("namespace", Label("default".to_owned()))),
         name: label(table.required("name", "\"business-manager\"")),
         cluster_ip: table.required("cluster_ip", "\"10.254.80.22\""),
+        algorithm: table.with_default("algorithm", Algorithm::Random),
+        // Kubernetes' bound for sessionAffinityConfig.clientIP.timeoutSeconds: a day.
+        session_affinity_s: table.optional_integer("session_affinity_s", 1..=86_400),
         ports: table.each("ports", port),
     };
     if !table.has("ports") {

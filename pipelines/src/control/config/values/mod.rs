@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::model::{DpdkMemory, Idle, PortRole, Protocol};
+use super::model::{Algorithm, DpdkMemory, Idle, PortRole, Protocol};
 use super::readable::{Fault, Readable, closest};
 
 pub(crate) use addresses::InterfaceAddress;
@@ -173,6 +173,29 @@ impl Readable for PortRole {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
         choice(value, &[("underlay", Self::Underlay), ("pod", Self::Pod)])
+    }
+}
+
+impl Readable for Algorithm {
+    const WANTED: &'static str = "\"random\" or \"maglev\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
+        choice(value, &[("random", Self::Random), ("maglev", Self::Maglev)])
+    }
+}
+
+/// A file or folder.
+pub(crate) struct AnyPath(pub(crate) PathBuf);
+
+impl Readable for AnyPath {
+    const WANTED: &'static str = "a string";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
+        let text = String::read(value)?;
+        if text.is_empty() || text.contains('\0') {
+            return content("which is no path", "name a file or a folder");
+        }
+        Ok(Self(text.into()))
     }
 }
 
