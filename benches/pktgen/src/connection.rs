@@ -335,20 +335,23 @@ fn verify(
         Direction::Request => scenario.backend_port,
         Direction::Reply => scenario.client_port,
     };
-    if !scenario.may_come_by(port, wanted) {
-        return Some(Fault::Port);
-    }
-    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
-        return Some(Fault::TimeToLive);
-    }
     let tuple = scenario.plan.tuple(connection.number);
     let fault = match from {
         Direction::Request => connection.binding.check(&scenario.plan, &tuple, &received.ends),
         Direction::Reply if received.ends == Scenario::request_ends(&tuple).reversed() => None,
         Direction::Reply => Some(Fault::Address),
     };
+    if fault.is_some() {
+        return fault;
+    }
+    if !scenario.may_come_by(port, wanted) {
+        return Some(Fault::Port);
+    }
+    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
+        return Some(Fault::TimeToLive);
+    }
     let intact = FILLER.get(..received.payload.len()) == Some(received.payload);
-    fault.or((!intact).then_some(Fault::Payload))
+    (!intact).then_some(Fault::Payload)
 }
 
 /// Bytes of data in a segment whose frame has this size.

@@ -252,12 +252,6 @@ fn verify(
         Direction::Request => scenario.backend_port,
         Direction::Reply => scenario.client_port,
     };
-    if !scenario.may_come_by(port, wanted) {
-        return Some(Fault::Port);
-    }
-    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
-        return Some(Fault::TimeToLive);
-    }
     let tuple = scenario.plan.tuple(flow.number);
     let fault = match direction {
         Direction::Request => flow.binding.check(&scenario.plan, &tuple, &received.ends),
@@ -266,6 +260,12 @@ fn verify(
     };
     if fault.is_some() {
         return fault;
+    }
+    if !scenario.may_come_by(port, wanted) {
+        return Some(Fault::Port);
+    }
+    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
+        return Some(Fault::TimeToLive);
     }
     if size_index(scenario, received.payload.len()).is_none() {
         return Some(Fault::Length);

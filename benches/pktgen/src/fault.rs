@@ -3,7 +3,7 @@
 use engine::packet::Packet;
 use serde::Serialize;
 
-/// One thing that is wrong with a packet. Checks are made in this order, and a packet has the first that fails.
+/// One thing that is wrong with a packet. A packet counts once, for the first that is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
@@ -23,10 +23,6 @@ pub enum Fault {
     Unknown,
     /// Came before, already.
     Duplicate,
-    /// It left the gateway by the wrong port.
-    Port,
-    /// Hops left are not as many as were sent less those that the gateway takes.
-    TimeToLive,
     /// Source or destination is neither the flow's own nor what the translation should make of it.
     Address,
     /// Sent to an endpoint that does not serve the service.
@@ -35,6 +31,10 @@ pub enum Fault {
     MovedBackend,
     /// Comes from another masquerade address or port than the flow's packets before.
     MovedSource,
+    /// It left the gateway by the wrong port.
+    Port,
+    /// Hops left are not as many as were sent less those that the gateway takes.
+    TimeToLive,
     /// The payload is not what was sent, though the checksum agrees.
     Payload,
     /// Came behind a later packet of its flow.
@@ -44,7 +44,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All, in the order of their checks.
+    /// All, about in the order of their checks.
     pub const ALL: [Self; 17] = [
         Self::LinkAddress,
         Self::Tunnel,
@@ -54,12 +54,12 @@ impl Fault {
         Self::TransportChecksum,
         Self::Unknown,
         Self::Duplicate,
-        Self::Port,
-        Self::TimeToLive,
         Self::Address,
         Self::WrongBackend,
         Self::MovedBackend,
         Self::MovedSource,
+        Self::Port,
+        Self::TimeToLive,
         Self::Payload,
         Self::OutOfOrder,
         Self::Segment,
@@ -76,12 +76,12 @@ impl Fault {
             "transport_checksum",
             "unknown",
             "duplicate",
-            "port",
-            "time_to_live",
             "address",
             "wrong_backend",
             "moved_backend",
             "moved_source",
+            "port",
+            "time_to_live",
             "payload",
             "out_of_order",
             "segment",

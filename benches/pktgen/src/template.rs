@@ -247,6 +247,22 @@ impl Template {
     }
 }
 
+/// Addresses an inner frame that lies alone in the packet, and puts the link's tunnel around it. False without room.
+pub(crate) fn encapsulate(link: &Link, packet: &mut Packet) -> bool {
+    let macs = link.tunnel.map_or((link.mac, link.gateway_mac), |tunnel| (tunnel.mac, tunnel.gateway_mac));
+    let header = ethernet(macs);
+    let Some(front) = packet.data_mut().get_mut(..ETHERNET) else { return false };
+    front.copy_from_slice(header.as_bytes());
+    let Some(tunnel) = &link.tunnel else { return true };
+    let mut outer = outer(link, tunnel, packet.len());
+    outer.udp.source_port.set(0xc000);
+    if !packet.extend_front(OVERHEAD) {
+        return false;
+    }
+    packet.data_mut()[..OVERHEAD].copy_from_slice(outer.as_bytes());
+    true
+}
+
 fn ethernet((source, destination): (MacAddress, MacAddress)) -> EthernetHeader {
     EthernetHeader { destination, source, ether_type: U16::new(TYPE_IPV4) }
 }
