@@ -25,8 +25,6 @@ use crate::template::{Ends, encapsulate};
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
-/// Packets that wait at a port for whoever receives them; what comes on top is lost.
-const QUEUE_MAX: usize = 4_096;
 /// Where in a segment or datagram the checksum stands.
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
@@ -143,11 +141,8 @@ impl IdealGateway {
         let link = &self.links[usize::from(out)];
         let inner_at = if self.scenario.peer == Peer::Mirror { 0 } else { link.inner_at() };
         let queue = &mut self.queues[usize::from(out)];
-        self.defective.deliver(packet, inner_at, |packet| {
-            if queue.len() < QUEUE_MAX {
-                queue.push_back(packet);
-            }
-        });
+        // As long as the generator's pool has buffers.
+        self.defective.deliver(packet, inner_at, |packet| queue.push_back(packet));
     }
 
     /// Does its work on a packet. Gives the port that it leaves by.

@@ -7,10 +7,12 @@
 
 pub mod address;
 pub mod binding;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod datagram;
 pub mod defect;
+pub mod device;
 pub mod fault;
 pub mod gateway_config;
 pub mod ideal;

@@ -4,9 +4,9 @@ use engine::clock::Timestamp;
 
 /// Gives out permission at an even rate.
 ///
-/// What is due is counted from the start, so no rounding adds up. A sender that comes late gets `burst` at the most; what
-/// it missed beyond that is not made up for but counted, and a trial says so: a burst to catch up would test another rate
-/// than the one that was asked for.
+/// What is due is counted from the start, so no rounding adds up. A sender that comes late gets a burst at the most; what
+/// it missed beyond that is not made up for but counted, and a trial says so: a long burst to catch up would test another
+/// rate than the one that was asked for.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     /// None: as fast as it can be sent.
@@ -18,10 +18,19 @@ pub struct Pacer {
     missed: u64,
 }
 
+/// Without a burst given it is this part of a second's: a loop that is interrupted for as long misses nothing.
+const BURST_PART: u64 = 20_000;
+/// And at least as many as one call sends.
+const BURST_MIN: u64 = 32;
+
 impl Pacer {
-    /// A pacer that starts at `start` with nothing due.
+    /// A pacer that starts at `start` with nothing due. A burst of 0 follows from the rate: 50 microseconds of it.
     pub fn new(rate_per_s: Option<u64>, burst: u32, start: Timestamp) -> Self {
-        Self { rate_per_s, burst: u64::from(burst.max(1)), start, granted: 0, missed: 0 }
+        let burst = match burst {
+            0 => (rate_per_s.unwrap_or(0) / BURST_PART).max(BURST_MIN),
+            given => u64::from(given),
+        };
+        Self { rate_per_s, burst, start, granted: 0, missed: 0 }
     }
 
     /// How many may be sent at `now`, at most `limit`. What is taken of it is said with [`Self::take`].
@@ -70,6 +79,12 @@ mod tests {
         pacer.take(8);
         assert_eq!((pacer.due(late, 32), pacer.missed()), (0, 12));
         assert_eq!(pacer.due(Timestamp(5 + 23_000_000), 2), 2);
+    }
+
+    #[test]
+    fn a_burst_follows_from_the_rate() {
+        let burst = |rate| Pacer::new(Some(rate), 0, Timestamp::ZERO).due(Timestamp::from_seconds(1), 1 << 20);
+        assert_eq!((burst(1_000), burst(10_000_000)), (32, 500));
     }
 
     proptest! {

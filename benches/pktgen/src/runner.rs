@@ -15,6 +15,9 @@ use crate::session::{Passed, Phase, Session, Until};
 use crate::traffic::Traffic;
 use crate::trial::Trial;
 
+/// How much longer than their patience is waited for connections.
+const DRAIN_BEYOND_NS: u64 = 50_000_000;
+
 /// What kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -43,7 +46,7 @@ pub struct Load {
     pub patience_ns: u64,
     /// The plan's number of the first flow.
     pub first: u32,
-    /// Packets, or connections, at once at the most.
+    /// Packets, or connections, at once at the most; 0: what follows from the rate.
     pub burst: u32,
     /// Packets, or connections, in flight at the most; 0: any number.
     pub window: u64,
@@ -101,7 +104,10 @@ impl Runner {
     }
 
     fn run<T: Traffic>(&mut self, traffic: &mut T, rate_per_s: Option<u64>, window: u64, until: Until) -> Passed {
-        let phase = Phase { rate_per_s, burst: self.load.burst, window, until, drain_ns: self.load.drain_ns };
+        // A connection that has stopped is to be seen failing.
+        let patience = if self.load.kind == Kind::Connections { self.load.patience_ns + DRAIN_BEYOND_NS } else { 0 };
+        let drain_ns = self.load.drain_ns.max(patience);
+        let phase = Phase { rate_per_s, burst: self.load.burst, window, until, drain_ns };
         let mut session =
             Session { ports: &mut self.ports, outbox: &mut self.outbox, clock: &mut *self.clock };
         session.run(traffic, &phase)

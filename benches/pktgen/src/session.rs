@@ -14,7 +14,7 @@ use crate::traffic::Traffic;
 /// Bursts that one turn takes from one port at the most: answers outnumber what a turn makes.
 const BURSTS_PER_TURN: usize = 8;
 /// With a window, and nothing arriving for so long, what is in flight counts as lost and the window opens again.
-const WINDOW_PATIENCE_NS: u64 = 20_000_000;
+const WINDOW_PATIENCE_NS: u64 = 250_000_000;
 
 /// When sending ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Until {
 pub struct Phase {
     /// Packets, or connections, a second; none: as fast as they can be sent.
     pub rate_per_s: Option<u64>,
-    /// As many as that at once at the most.
+    /// As many as that at once at the most; 0: what follows from the rate.
     pub burst: u32,
     /// As many as that in flight at the most; 0: any number.
     pub window: u64,

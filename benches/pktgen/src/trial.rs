@@ -10,7 +10,7 @@ use crate::session::Passed;
 use crate::tally::{ConnectionCounts, Tally, Way};
 
 /// A part of the rate that may be missed before a trial says that the generator could not keep it.
-const MISSED_MAX: f64 = 0.01;
+const MISSED_MAX: f64 = 0.03;
 /// Preamble, start of frame, check sequence and gap: what each frame takes on an Ethernet besides its bytes (IEEE 802.3,
 /// clause 3.1.1 and table 4-2).
 const WIRE_OVERHEAD: u64 = 8 + 4 + 12;
@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     fn rates_and_loss_follow_from_counts_and_times() {
-        let clean = trial(|_| (), 1);
+        let clean = trial(|_| (), 3);
         assert!(clean.clean && clean.is_within(0.0) && !clean.generator_limited);
         assert_eq!((clean.rate_offered, clean.sent_pps, clean.received_pps), (100_000.0, 100_000.0, 50_000.0));
         // 84 bytes of an Ethernet for a frame of 64.
         assert_eq!(clean.received_wire_bps, 50_000.0 * 84.0 * 8.0);
-        let lossy = trial(|tally| tally.requests.received = 90, 2);
+        let lossy = trial(|tally| tally.requests.received = 90, 4);
         assert!(!lossy.clean && lossy.is_within(0.1) && !lossy.is_within(0.09) && lossy.generator_limited);
         assert_eq!((lossy.lost, lossy.requests.lost), (10, 10));
         let reset = trial(|tally| tally.resets = 1, 0);

@@ -182,7 +182,7 @@ impl Default for Expect {
 pub struct Rate {
     /// Packets (TCP: connections) a second; 0: as fast as can be.
     pub per_s: u64,
-    /// At once at the most.
+    /// At once at the most; 0: as many as 50 µs of the rate.
     pub burst: u32,
     /// In flight at the most; 0: any number.
     pub window: u64,
@@ -190,7 +190,7 @@ pub struct Rate {
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { per_s: 0, burst: 32, window: 0 }
+        Self { per_s: 0, burst: 0, window: 0 }
     }
 }
 
