@@ -34,7 +34,8 @@ impl Binding {
     fn judge(&mut self, plan: &Plan, tuple: &Tuple, seen: Self) -> Option<Fault> {
         if !plan.serves(tuple.service, seen.backend, seen.backend_port) {
             // The service itself: not translated at all.
-            let untranslated = (seen.backend, seen.backend_port) == (tuple.service.address, tuple.service.port);
+            let untranslated =
+                (seen.backend, seen.backend_port) == (tuple.service.address, tuple.service.port);
             return Some(if untranslated { Fault::Address } else { Fault::WrongBackend });
         }
         if !plan.comes_from(tuple, seen.source, seen.source_port) {

@@ -8,9 +8,10 @@ use zerocopy::FromBytes;
 
 use crate::binding::Binding;
 use crate::fault::Fault;
+use crate::judge::{judge, set_aside};
 use crate::outbox::Outbox;
 use crate::plan::Shuffle;
-use crate::received::{Reading, Received, Transport, answer_arp, read};
+use crate::received::{Reading, Received, Transport, read};
 use crate::scenario::Scenario;
 use crate::sequence::{Arrival, Sequence};
 use crate::sizes::CHECK_SEQUENCE;
@@ -210,15 +211,23 @@ impl Datagrams {
         };
         self.tally.received(direction, length);
         self.tally.latency.add(now.0.saturating_sub(tag.sent_nanoseconds()));
-        match verify(&self.scenario, flow, direction, port, received, filler).or(late) {
-            Some(fault) => Checked::Ours(direction, place, Some(fault)),
-            None => Checked::Ours(direction, place, None),
-        }
+        let fault = judge(&self.scenario, flow.number, &mut flow.binding, direction, port, received)
+            .or_else(|| judge_payload(&self.scenario, received, filler))
+            .or(late);
+        Checked::Ours(direction, place, fault)
     }
 
     /// Turns a request into its answer, in the same buffer.
     #[inline(always)]
-    fn answer(&mut self, place: usize, ends: Ends, size: usize, mut packet: Packet, now: Timestamp, outbox: &mut Outbox) {
+    fn answer(
+        &mut self,
+        place: usize,
+        ends: Ends,
+        size: usize,
+        mut packet: Packet,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) {
         let flow = &mut self.flows[place];
         let key = if self.order == Order::New { flow.number } else { place as u32 };
         let tag = Tag::new(Direction::Reply, key, flow.reply.send(), now.0);
@@ -238,35 +247,9 @@ enum Checked {
     Ours(Direction, usize, Option<Fault>),
 }
 
-/// What is wrong with a packet of this flow.
+/// What is wrong with the payload behind the tag.
 #[inline(always)]
-fn verify(
-    scenario: &Scenario,
-    flow: &mut Flow,
-    direction: Direction,
-    port: u16,
-    received: &Received<'_>,
-    filler: &[u8],
-) -> Option<Fault> {
-    let wanted = match direction {
-        Direction::Request => scenario.backend_port,
-        Direction::Reply => scenario.client_port,
-    };
-    let tuple = scenario.plan.tuple(flow.number);
-    let fault = match direction {
-        Direction::Request => flow.binding.check(&scenario.plan, &tuple, &received.ends),
-        Direction::Reply if received.ends == Scenario::request_ends(&tuple).reversed() => None,
-        Direction::Reply => Some(Fault::Address),
-    };
-    if fault.is_some() {
-        return fault;
-    }
-    if !scenario.may_come_by(port, wanted) {
-        return Some(Fault::Port);
-    }
-    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
-        return Some(Fault::TimeToLive);
-    }
+fn judge_payload(scenario: &Scenario, received: &Received<'_>, filler: &[u8]) -> Option<Fault> {
     if size_index(scenario, received.payload.len()).is_none() {
         return Some(Fault::Length);
     }
@@ -296,13 +279,15 @@ impl Traffic for Datagrams {
     }
 
     #[inline]
-    fn take(&mut self, port: u16, mut packet: Packet, now: Timestamp, outbox: &mut Outbox) {
+    fn take(&mut self, port: u16, packet: Packet, now: Timestamp, outbox: &mut Outbox) {
         let Some(link) = self.scenario.links.get(usize::from(port)) else { return };
         match read(link, self.scenario.peer, packet.data()) {
             Reading::Traffic(received) => {
                 let (ends, payload) = (received.ends, received.payload.len());
                 match self.check(port, &received, packet.len(), now) {
-                    Checked::Foreign(fault) | Checked::Ours(_, _, Some(fault)) => self.tally.fault(fault, &packet),
+                    Checked::Foreign(fault) | Checked::Ours(_, _, Some(fault)) => {
+                        self.tally.fault(fault, &packet)
+                    }
                     Checked::Ours(Direction::Request, place, None) if self.answering => {
                         if let Some(size) = size_index(&self.scenario, payload) {
                             return self.answer(place, ends, size, packet, now, outbox);
@@ -311,15 +296,9 @@ impl Traffic for Datagrams {
                     Checked::Ours(..) => {}
                 }
             }
-            Reading::Faulty(fault) => self.tally.fault(fault, &packet),
-            Reading::ArpRequest => {
-                if answer_arp(link, packet.data_mut()) {
-                    self.tally.arp += 1;
-                    return outbox.push(port, packet);
-                }
+            Reading::Aside(aside) => {
+                return set_aside(aside, link, port, packet, &mut self.tally, outbox);
             }
-            Reading::Icmp => self.tally.icmp += 1,
-            Reading::Other => self.tally.other += 1,
         }
         outbox.recycle(packet);
     }

@@ -139,7 +139,8 @@ fn spoil(defect: Defect, frame: &mut [u8], inner_at: usize) {
 
 /// Takes `less` from a 16-bit word, and mends the checksum.
 fn change_word(frame: &mut [u8], at: usize, less: u16, checksum_at: usize) {
-    let read = |frame: &[u8], at: usize| frame.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    let read =
+        |frame: &[u8], at: usize| frame.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     let Some((old, checksum)) = read(frame, at).zip(read(frame, checksum_at)) else { return };
     let new = old.wrapping_sub(less);
     let mended = update(checksum, fold(delta_u16(old, new)));

@@ -35,7 +35,9 @@ pub struct GatewayOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayConfigError {
     /// The shape is another.
-    #[error("only for one port with [ports.vxlan] can the gateway's configuration be written; write another by hand")]
+    #[error(
+        "only for one port with [ports.vxlan] can the gateway's configuration be written; write another by hand"
+    )]
     Shape,
     /// Nothing to route to.
     #[error("the ends of the tunnel, {0} and {1}, share no network of a host's size")]
@@ -61,11 +63,8 @@ pub fn gateway_config(
     text += &node(link, tunnel, vtep, configuration.ports[0].mtu)?.replace("DEVICE", &options.device);
     let pods = if masquerade.is_some() { format!("\"{vtep}/32\"") } else { String::new() };
     // Writing to a string cannot fail.
-    let _ = write!(
-        text,
-        "\n[conntrack]\ncapacity = {}\n\n[services]\npod_cidrs = [{pods}]\n",
-        options.capacity
-    );
+    let _ =
+        write!(text, "\n[conntrack]\ncapacity = {}\n\n[services]\npod_cidrs = [{pods}]\n", options.capacity);
     for service in &configuration.services {
         let backends = backends(service)?;
         if backends.is_empty() {
@@ -154,7 +153,9 @@ fn common_network(tunnel: &Tunnel) -> Option<u32> {
     (8..=30).rev().find(|length| {
         let host_bits = u32::MAX >> length;
         let is_host = |address: u32| address & host_bits != 0 && address & host_bits != host_bits;
-        tunnel.local & !host_bits == tunnel.remote & !host_bits && is_host(tunnel.local) && is_host(tunnel.remote)
+        tunnel.local & !host_bits == tunnel.remote & !host_bits
+            && is_host(tunnel.local)
+            && is_host(tunnel.remote)
     })
 }
 

@@ -23,6 +23,9 @@ use crate::received::Peer;
 use crate::scenario::Scenario;
 use crate::template::{Ends, encapsulate};
 
+/// A clock that can be read from anywhere.
+pub type SharedClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
 /// Where in a segment or datagram the checksum stands.
@@ -65,7 +68,7 @@ pub struct IdealGateway {
     capacity: usize,
     connections: usize,
     /// New connections that it takes a second, and what time it is.
-    new_per_s: Option<(TokenBucket, Arc<dyn Fn() -> Timestamp + Send + Sync>)>,
+    new_per_s: Option<(TokenBucket, SharedClock)>,
     next_backend: u32,
     next_source_port: u16,
     defective: Defective,
@@ -77,7 +80,11 @@ impl IdealGateway {
         let plan = &scenario.plan;
         Self {
             links: scenario.links.iter().map(Link::reversed).collect(),
-            services: plan.services().iter().map(|service| ((service.address, service.port), *service)).collect(),
+            services: plan
+                .services()
+                .iter()
+                .map(|service| ((service.address, service.port), *service))
+                .collect(),
             flows: Map::default(),
             queues: scenario.links.iter().map(|_| VecDeque::new()).collect(),
             capacity: usize::MAX,
@@ -106,7 +113,7 @@ impl IdealGateway {
 
     /// Bounds the new connections that it takes a second, and at once.
     #[must_use]
-    pub fn with_new_per_s(mut self, rate: u32, burst: u32, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
+    pub fn with_new_per_s(mut self, rate: u32, burst: u32, clock: SharedClock) -> Self {
         self.new_per_s = Some((TokenBucket::new(rate, burst), clock));
         self
     }
@@ -126,7 +133,8 @@ impl IdealGateway {
     pub fn into_ports(self) -> (Vec<Box<dyn PortQueue>>, Arc<Mutex<Self>>) {
         let count = self.links.len() as u16;
         let shared = Arc::new(Mutex::new(self));
-        let port = |number| Box::new(IdealPort { gateway: Arc::clone(&shared), number }) as Box<dyn PortQueue>;
+        let port =
+            |number| Box::new(IdealPort { gateway: Arc::clone(&shared), number }) as Box<dyn PortQueue>;
         ((0..count).map(port).collect(), shared)
     }
 
@@ -174,10 +182,10 @@ impl IdealGateway {
         if self.connections >= self.capacity {
             return None;
         }
-        if let Some((bucket, clock)) = &mut self.new_per_s {
-            if !bucket.take(clock()) {
-                return None;
-            }
+        if let Some((bucket, clock)) = &mut self.new_per_s
+            && !bucket.take(clock())
+        {
+            return None;
         }
         self.connections += 1;
         self.next_backend = self.next_backend.wrapping_add(1);
@@ -186,7 +194,8 @@ impl IdealGateway {
         if !backends.is_empty() {
             let range = backends[self.next_backend as usize % backends.len()];
             let place = u64::from(self.next_backend) % range.addresses.count();
-            (translated.destination, translated.destination_port) = (range.addresses.at(place as u32), range.port);
+            (translated.destination, translated.destination_port) =
+                (range.addresses.at(place as u32), range.port);
         }
         if let Some(addresses) = self.scenario.plan.masquerade().first() {
             self.next_source_port = self.next_source_port.checked_add(1).unwrap_or(1_024);
@@ -228,8 +237,8 @@ fn write_ends(packet: &mut [u8], ends: Ends, hops: u8) -> Option<()> {
     let (protocol, old) = read_ends(packet)?;
     let (header, rest) = Ipv4Header::mut_from_prefix(packet).ok()?;
     let addresses = delta_u32(old.source, ends.source) + delta_u32(old.destination, ends.destination);
-    let ports = delta_u16(old.source_port, ends.source_port)
-        + delta_u16(old.destination_port, ends.destination_port);
+    let ports =
+        delta_u16(old.source_port, ends.source_port) + delta_u16(old.destination_port, ends.destination_port);
     let left = header.time_to_live.checked_sub(hops)?;
     let words = |hops_left: u8| u16::from_be_bytes([hops_left, protocol]);
     let delta = addresses + delta_u16(words(header.time_to_live), words(left));

@@ -16,6 +16,7 @@ pub mod device;
 pub mod fault;
 pub mod gateway_config;
 pub mod ideal;
+mod judge;
 pub mod latency;
 pub mod link;
 pub mod nat;

@@ -197,7 +197,9 @@ pub fn capacity(
             full = Some(tried);
         }
     }
-    while let Some(high) = full.filter(|high| high - safe > goal.error.max(1) && steps.len() < CAPACITY_STEPS_MAX) {
+    while let Some(high) =
+        full.filter(|high| high - safe > goal.error.max(1) && steps.len() < CAPACITY_STEPS_MAX)
+    {
         let tried = safe + (high - safe) / 2;
         let stop = part_of(safe_rate, goal.gamma);
         let rate = highest_rate(tried, safe_rate, stop, good)?;

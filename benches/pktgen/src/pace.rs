@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_burst_follows_from_the_rate() {
-        let burst = |rate| Pacer::new(Some(rate), 0, Timestamp::ZERO).due(Timestamp::from_seconds(1), 1 << 20);
+        let burst =
+            |rate| Pacer::new(Some(rate), 0, Timestamp::ZERO).due(Timestamp::from_seconds(1), 1 << 20);
         assert_eq!((burst(1_000), burst(10_000_000)), (32, 500));
     }
 

@@ -64,7 +64,9 @@ pub enum PlanError {
     #[error("{0} virtual addresses are too many: at most {SERVICES_MAX}")]
     TooManyServices(u64),
     /// More than the plan can tell apart.
-    #[error("more than 65535 [[services]]: put those with the same backends together as a range of addresses")]
+    #[error(
+        "more than 65535 [[services]]: put those with the same backends together as a range of addresses"
+    )]
     TooManyGroups,
 }
 
@@ -239,7 +241,10 @@ mod tests {
         let clients: HashSet<_> = tuples.iter().map(|tuple| (tuple.client, tuple.client_port)).collect();
         let services: HashSet<_> = tuples.iter().map(|tuple| tuple.service.address).collect();
         assert_eq!((clients.len(), services.len()), (28, 5));
-        assert_eq!((plan.tuple(28).client, plan.tuple(28).client_port), (tuples[0].client, tuples[0].client_port));
+        assert_eq!(
+            (plan.tuple(28).client, plan.tuple(28).client_port),
+            (tuples[0].client, tuples[0].client_port)
+        );
         assert_ne!(plan.tuple(0).service, plan.tuple(1).service);
     }
 

@@ -40,6 +40,13 @@ pub struct Received<'p> {
 pub enum Reading<'p> {
     /// A datagram or a segment.
     Traffic(Received<'p>),
+    /// None of these.
+    Aside(Aside),
+}
+
+/// A frame that carries no traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
     /// A question by ARP for an address of ours.
     ArpRequest,
     /// An ICMP message.
@@ -65,7 +72,7 @@ pub enum Peer {
 pub fn read<'p>(link: &Link, peer: Peer, frame: &'p [u8]) -> Reading<'p> {
     match checked(link, peer, frame) {
         Ok(reading) => reading,
-        Err(fault) => Reading::Faulty(fault),
+        Err(fault) => Reading::Aside(Aside::Faulty(fault)),
     }
 }
 
@@ -76,7 +83,7 @@ fn checked<'p>(link: &Link, peer: Peer, frame: &'p [u8]) -> Result<Reading<'p>, 
     match ethernet.ether_type.get() {
         TYPE_IPV4 => {}
         TYPE_ARP => return Ok(arp(link, packet)),
-        _ => return Ok(Reading::Other),
+        _ => return Ok(Reading::Aside(Aside::Other)),
     }
     if !ours && peer == Peer::Gateway {
         return Err(Fault::LinkAddress);
@@ -89,7 +96,7 @@ fn checked<'p>(link: &Link, peer: Peer, frame: &'p [u8]) -> Result<Reading<'p>, 
             match ethernet.ether_type.get() {
                 TYPE_IPV4 if ours || peer == Peer::Mirror => inner(packet),
                 TYPE_IPV4 => Err(Fault::LinkAddress),
-                _ => Ok(Reading::Other),
+                _ => Ok(Reading::Aside(Aside::Other)),
             }
         }
         // Not tunnelled, so none of the traffic: what the gateway says to its neighbour.
@@ -111,9 +118,9 @@ fn arp<'p>(link: &Link, packet: &'p [u8]) -> Reading<'p> {
     let is_ours = |address| link.addresses.is_some_and(|ours| ours.contains(u32::from_be_bytes(address)));
     match ArpPacket::ref_from_prefix(packet) {
         Ok((arp, _)) if arp.operation.get() == OPERATION_REQUEST && is_ours(arp.target_address) => {
-            Reading::ArpRequest
+            Reading::Aside(Aside::ArpRequest)
         }
-        _ => Reading::Other,
+        _ => Reading::Aside(Aside::Other),
     }
 }
 
@@ -205,8 +212,8 @@ fn inner(packet: &[u8]) -> Result<Reading<'_>, Fault> {
             let ends = ends(tcp.source_port.get(), tcp.destination_port.get());
             Ok(Reading::Traffic(Received { ends, time_to_live, transport, payload }))
         }
-        PROTOCOL_ICMP => Ok(Reading::Icmp),
-        _ => Ok(Reading::Other),
+        PROTOCOL_ICMP => Ok(Reading::Aside(Aside::Icmp)),
+        _ => Ok(Reading::Aside(Aside::Other)),
     }
 }
 
@@ -247,7 +254,7 @@ mod tests {
         let mut frame = frame(link, 64);
         change(&mut frame);
         match read(&link.reversed(), Peer::Gateway, &frame) {
-            Reading::Faulty(fault) => Some(fault),
+            Reading::Aside(Aside::Faulty(fault)) => Some(fault),
             _ => None,
         }
     }
@@ -297,20 +304,20 @@ mod tests {
         let mut link = plain_link();
         let mut bytes = frame(&link.reversed(), 64);
         bytes[23] = PROTOCOL_ICMP;
-        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Faulty(Fault::IpChecksum));
+        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Aside(Aside::Faulty(Fault::IpChecksum)));
         bytes[24..26].fill(0);
         let sum = engine::wire::checksum::checksum(&bytes[14..34]);
         bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Icmp);
+        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Aside(Aside::Icmp));
         bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
-        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Other);
+        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Aside(Aside::Other));
 
         let request = ArpPacket::new(OPERATION_REQUEST, link.gateway_mac, 1, Default::default(), 7);
         bytes[12..14].copy_from_slice(&TYPE_ARP.to_be_bytes());
         bytes.splice(14.., zerocopy::IntoBytes::as_bytes(&request).iter().copied());
-        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Other);
+        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Aside(Aside::Other));
         link.addresses = Some("0.0.0.5-0.0.0.9".parse().unwrap());
-        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::ArpRequest);
+        assert_eq!(read(&link, Peer::Gateway, &bytes), Reading::Aside(Aside::ArpRequest));
         assert!(answer_arp(&link, &mut bytes));
         let answer = ArpPacket::new(OPERATION_REPLY, link.mac, 7, link.gateway_mac, 1);
         assert_eq!(ArpPacket::ref_from_bytes(&bytes[14..]).unwrap().sender_mac, answer.sender_mac);

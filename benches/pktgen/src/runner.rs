@@ -58,13 +58,16 @@ pub struct Load {
     pub warm_up_rounds: u32,
 }
 
+/// A clock.
+pub type Clock = Box<dyn FnMut() -> Timestamp + Send>;
+
 /// Ports, buffers, a clock, and what to do with them.
 pub struct Runner {
     scenario: Arc<Scenario>,
     load: Load,
     ports: Vec<Box<dyn PortQueue>>,
     outbox: Outbox,
-    clock: Box<dyn FnMut() -> Timestamp + Send>,
+    clock: Clock,
     /// The plan's number of the next flow that no trial has used.
     next: u32,
 }
@@ -87,7 +90,7 @@ impl Runner {
         load: Load,
         ports: Vec<Box<dyn PortQueue>>,
         source: Box<dyn PacketSource + Send>,
-        clock: Box<dyn FnMut() -> Timestamp + Send>,
+        clock: Clock,
     ) -> Self {
         let outbox = Outbox::new(ports.len(), source);
         Self { scenario: Arc::new(scenario), load, ports, outbox, clock, next: load.first }
@@ -103,9 +106,16 @@ impl Runner {
         &self.load
     }
 
-    fn run<T: Traffic>(&mut self, traffic: &mut T, rate_per_s: Option<u64>, window: u64, until: Until) -> Passed {
+    fn run<T: Traffic>(
+        &mut self,
+        traffic: &mut T,
+        rate_per_s: Option<u64>,
+        window: u64,
+        until: Until,
+    ) -> Passed {
         // A connection that has stopped is to be seen failing.
-        let patience = if self.load.kind == Kind::Connections { self.load.patience_ns + DRAIN_BEYOND_NS } else { 0 };
+        let patience =
+            if self.load.kind == Kind::Connections { self.load.patience_ns + DRAIN_BEYOND_NS } else { 0 };
         let drain_ns = self.load.drain_ns.max(patience);
         let phase = Phase { rate_per_s, burst: self.load.burst, window, until, drain_ns };
         let mut session =
@@ -167,7 +177,12 @@ impl Runner {
 
     /// Opens `count` new connections at a rate, by one datagram each, then lets the backend of each send one back, in the
     /// order in which they were opened, at `validation_rate`.
-    pub fn establish(&mut self, count: u32, rate: Option<u64>, validation_rate: Option<u64>) -> Establishment {
+    pub fn establish(
+        &mut self,
+        count: u32,
+        rate: Option<u64>,
+        validation_rate: Option<u64>,
+    ) -> Establishment {
         let mut flows = Datagrams::flows(Arc::clone(&self.scenario), count, self.next);
         self.next = self.next.wrapping_add(flows.numbers());
         let passed = self.run(&mut flows, rate, 0, Until::Count(count.into()));

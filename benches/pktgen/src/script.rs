@@ -40,7 +40,11 @@ impl Step {
         let acknowledged = u32::from(self.flags_acknowledged) + u32::from(self.data_acknowledged) * data;
         TcpNumbers {
             sequence: initial.wrapping_add(sequence),
-            acknowledgement: if self.flags & FLAG_ACK == 0 { 0 } else { other_initial.wrapping_add(acknowledged) },
+            acknowledgement: if self.flags & FLAG_ACK == 0 {
+                0
+            } else {
+                other_initial.wrapping_add(acknowledged)
+            },
             flags: self.flags,
         }
     }
@@ -169,7 +173,11 @@ mod tests {
                 progress = false;
                 for (side, from) in [Request, Reply].into_iter().enumerate() {
                     let other = sent[1 - side];
-                    while script.steps(from).get(sent[side]).is_some_and(|step| usize::from(step.after) <= other) {
+                    while script
+                        .steps(from)
+                        .get(sent[side])
+                        .is_some_and(|step| usize::from(step.after) <= other)
+                    {
                         sent[side] += 1;
                         progress = true;
                     }

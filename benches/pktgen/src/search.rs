@@ -101,7 +101,8 @@ pub fn search(goal: SearchGoal, measure: &mut dyn FnMut(u64, f64) -> Trial) -> S
     SearchResult {
         rate: search.lower,
         upper: search.upper.map(|upper| upper.rate),
-        generator_limited: search.lower.is_some() && search.upper.is_some_and(|upper| upper.generator_limited),
+        generator_limited: search.lower.is_some()
+            && search.upper.is_some_and(|upper| upper.generator_limited),
         steps: search.steps,
         confirmation: search.best,
     }

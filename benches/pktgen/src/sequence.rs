@@ -81,7 +81,8 @@ mod tests {
         assert_eq!(
             seen,
             [
-                InOrder, InOrder, Again, InOrder, Late, Again, Late, Again, Unknown, Unknown, InOrder, Late, Late
+                InOrder, InOrder, Again, InOrder, Late, Again, Late, Again, Unknown, Unknown, InOrder, Late,
+                Late
             ]
         );
     }

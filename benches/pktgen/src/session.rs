@@ -132,7 +132,12 @@ impl Session<'_> {
     }
 
     /// Receives until all has come or nothing has come for `drain_ns`. Gives when the last packet came.
-    fn drain<T: Traffic>(&mut self, traffic: &mut T, drain_ns: u64, mut last_arrival: Timestamp) -> Timestamp {
+    fn drain<T: Traffic>(
+        &mut self,
+        traffic: &mut T,
+        drain_ns: u64,
+        mut last_arrival: Timestamp,
+    ) -> Timestamp {
         let start = (self.clock)();
         loop {
             let now = (self.clock)();

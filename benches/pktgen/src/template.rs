@@ -4,9 +4,7 @@
 use engine::packet::Packet;
 use engine::wire::checksum::{checksum, fold, pseudo_header, sum};
 use engine::wire::ethernet::{EthernetHeader, HEADER_LENGTH as ETHERNET, MacAddress, TYPE_IPV4};
-use engine::wire::ipv4::{
-    FLAG_DONT_FRAGMENT, HEADER_LENGTH as IPV4, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP,
-};
+use engine::wire::ipv4::{FLAG_DONT_FRAGMENT, HEADER_LENGTH as IPV4, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP};
 use engine::wire::tcp::{HEADER_LENGTH as TCP, TcpHeader};
 use engine::wire::udp::{HEADER_LENGTH as UDP, UdpHeader};
 use engine::wire::vxlan::{OVERHEAD, VxlanHeader};
@@ -152,7 +150,8 @@ impl Template {
     }
 
     fn new(link: &Link, protocol: u8, time_to_live: u8, transport: &[u8], inner: usize) -> Self {
-        let macs = link.tunnel.map_or((link.mac, link.gateway_mac), |tunnel| (tunnel.mac, tunnel.gateway_mac));
+        let macs =
+            link.tunnel.map_or((link.mac, link.gateway_mac), |tunnel| (tunnel.mac, tunnel.gateway_mac));
         let ip = ip_header(protocol, time_to_live, IPV4 + transport.len(), (0, 0));
         let mut frame = [ethernet(macs).as_bytes(), ip.as_bytes(), transport].concat();
         frame.resize(inner, 0);

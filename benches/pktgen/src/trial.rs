@@ -107,12 +107,14 @@ impl Trial {
     pub fn new(rate_asked: Option<u64>, passed: &Passed, tally: &Tally) -> Self {
         let seconds = passed.sending_ns as f64 / 1e9;
         let arriving = passed.arriving_ns as f64 / 1e9;
-        let (sent, received, lost) =
-            (tally.sent_packets(), tally.received_packets(), tally.lost_packets());
+        let (sent, received, lost) = (tally.sent_packets(), tally.received_packets(), tally.lost_packets());
         let bytes = tally.requests.received_bytes + tally.replies.received_bytes;
         let asked = passed.generated + passed.missed;
         Self {
-            clean: lost == 0 && tally.faults.total() == 0 && tally.resets == 0 && tally.connections.failed == 0,
+            clean: lost == 0
+                && tally.faults.total() == 0
+                && tally.resets == 0
+                && tally.connections.failed == 0,
             rate_asked,
             rate_offered: per_second(passed.generated, seconds),
             generator_limited: passed.missed as f64 > MISSED_MAX * asked as f64,
@@ -193,7 +195,10 @@ mod tests {
     fn rates_and_loss_follow_from_counts_and_times() {
         let clean = trial(|_| (), 3);
         assert!(clean.clean && clean.is_within(0.0) && !clean.generator_limited);
-        assert_eq!((clean.rate_offered, clean.sent_pps, clean.received_pps), (100_000.0, 100_000.0, 50_000.0));
+        assert_eq!(
+            (clean.rate_offered, clean.sent_pps, clean.received_pps),
+            (100_000.0, 100_000.0, 50_000.0)
+        );
         // 84 bytes of an Ethernet for a frame of 64.
         assert_eq!(clean.received_wire_bps, 50_000.0 * 84.0 * 8.0);
         let lossy = trial(|tally| tally.requests.received = 90, 4);

@@ -52,7 +52,11 @@ fn datagrams_show_every_defect() {
         for answering in [false, true] {
             let trial = trial(overlay(), Kind::Flows, defect, answering);
             let (seen, lost) = found(&trial);
-            assert_eq!((seen.as_slice(), lost), (faults, loses), "{defect:?}, answering {answering}: {trial:#?}");
+            assert_eq!(
+                (seen.as_slice(), lost),
+                (faults, loses),
+                "{defect:?}, answering {answering}: {trial:#?}"
+            );
         }
     }
 }
@@ -120,7 +124,11 @@ fn connections_show_defects_and_fail_when_segments_are_lost() {
         let counts = trial.connections.unwrap();
         assert_eq!(counts.opened, counts.completed + counts.failed, "{defect:?}: {counts:?}");
         if let Some(fault) = fault {
-            assert!(trial.faults.get(fault).is_some_and(|count| *count > 10), "{defect:?}: {:?}", trial.faults);
+            assert!(
+                trial.faults.get(fault).is_some_and(|count| *count > 10),
+                "{defect:?}: {:?}",
+                trial.faults
+            );
         }
         // The answers of another backend than the flow's are nobody's.
         let loses = !matches!(defect, Defect::WrongBackend | Defect::LeaveUntranslated | Defect::Hops);

@@ -7,7 +7,6 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use engine::clock::Timestamp;
 use engine::pool::MemoryPool;
 use engine::port::ring::RingPort;
 use engine::port::{Burst, PortQueue};
@@ -17,6 +16,7 @@ use pipelines::control::build::{Builder, HostFacts};
 use pipelines::gateway::{Gateway, Gauge};
 use pktgen::config::{Configuration, Setting};
 use pktgen::gateway_config::{GatewayOptions, gateway_config};
+use pktgen::ideal::SharedClock;
 use pktgen::nat::{NatSettings, closing_rate, establishment_rate};
 use pktgen::runner::Runner;
 use pktgen::trial::Trial;
@@ -28,7 +28,7 @@ const OVERLAY: &str = include_str!("../configs/overlay.toml");
 struct Driven {
     port: RingPort,
     worker: Arc<Mutex<Worker<Gateway>>>,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: SharedClock,
 }
 
 impl PortQueue for Driven {
@@ -63,7 +63,8 @@ fn world(capacity: u64, settings: &[&str]) -> World {
         memory: "none".into(),
     };
     let text = gateway_config(&configuration, &scenario.links[0], &options).unwrap();
-    let loaded = pipelines::control::config::parse(&text, "gateway.toml").unwrap_or_else(|report| panic!("{report}"));
+    let loaded =
+        pipelines::control::config::parse(&text, "gateway.toml").unwrap_or_else(|report| panic!("{report}"));
     let tables = Builder::new(1, HostFacts::default()).build(&loaded.configuration).unwrap();
 
     let (near, far) = RingPort::pair(1_024, (0, 0));
@@ -113,7 +114,8 @@ fn established_flows_keep_their_backends() {
 fn mixed_sizes_and_outer_checksums_pass() {
     // The largest frame that fits the overlay's MTU.
     let sizes = "traffic.sizes=[{ bytes = 64, weight = 7 }, { bytes = 594, weight = 4 }, { bytes = 1468, weight = 1 }]";
-    let mut world = world(1_024, &["traffic.flows=100", sizes, "ports.0.vxlan.checksum=true", "traffic.replies=true"]);
+    let mut world =
+        world(1_024, &["traffic.flows=100", sizes, "ports.0.vxlan.checksum=true", "traffic.replies=true"]);
     world.clean_trial(100_000, 0.02);
 }
 

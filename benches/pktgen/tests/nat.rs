@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use engine::pool::MemoryPool;
 use pktgen::ideal::IdealGateway;
 use pktgen::nat::{
-    CapacityGoal, NatError, NatSettings, closing_rate, establishment_rate, table_capacity, tear_down_by_command,
+    CapacityGoal, NatError, NatSettings, closing_rate, establishment_rate, table_capacity,
+    tear_down_by_command,
 };
 use pktgen::runner::{Kind, Runner};
 use pktgen::search::SearchGoal;

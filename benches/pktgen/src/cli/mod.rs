@@ -201,8 +201,25 @@ mod tests {
     fn flags_are_keys_and_set_goes_last() {
         let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/overlay.toml");
         let line = [
-            "pollgate-pktgen", "run", "--config", config, "--device", "loop", "--kind", "tcp", "--flows", "7",
-            "--sizes", "imix", "--per-s", "5", "--duration", "0.5", "--set", "traffic.flows=9", "--replies",
+            "pollgate-pktgen",
+            "run",
+            "--config",
+            config,
+            "--device",
+            "loop",
+            "--kind",
+            "tcp",
+            "--flows",
+            "7",
+            "--sizes",
+            "imix",
+            "--per-s",
+            "5",
+            "--duration",
+            "0.5",
+            "--set",
+            "traffic.flows=9",
+            "--replies",
         ];
         let Command::Run(common) = Arguments::try_parse_from(line).unwrap().command else { panic!() };
         let configuration = common.configuration().unwrap();

@@ -19,7 +19,13 @@ struct Output<'r, R: Serialize> {
     result: &'r R,
 }
 
-fn print<R: Serialize>(common: &Common, test: &str, good: bool, result: &R, text: &str) -> Result<bool, String> {
+fn print<R: Serialize>(
+    common: &Common,
+    test: &str,
+    good: bool,
+    result: &R,
+    text: &str,
+) -> Result<bool, String> {
     if common.json {
         let output = Output { test, good, result };
         println!("{}", serde_json::to_string_pretty(&output).map_err(|error| error.to_string())?);
@@ -122,7 +128,7 @@ pub(super) fn establishment(common: &Common) -> Result<bool, String> {
 
 enum TearDown {
     ByCommand(CommandTearDown),
-    OneByOne(SearchResult),
+    OneByOne(Box<SearchResult>),
 }
 
 pub(super) fn tear_down(common: &Common) -> Result<bool, String> {
@@ -136,7 +142,8 @@ pub(super) fn tear_down(common: &Common) -> Result<bool, String> {
                 let delete: nat::Clear<'_> = &mut || commands.call(command);
                 nat::tear_down_by_command(runner, &settings, clear, delete).map(TearDown::ByCommand)
             }
-            None => nat::closing_rate(runner, &settings, goal, clear).map(TearDown::OneByOne),
+            None => nat::closing_rate(runner, &settings, goal, clear)
+                .map(|result| TearDown::OneByOne(Box::new(result))),
         };
         done.map_err(|error| error.to_string())
     })?;
@@ -154,7 +161,8 @@ pub(super) fn capacity(common: &Common) -> Result<bool, String> {
     let settings = configuration.nat_settings().map_err(|error| error.to_string())?;
     let goal = configuration.capacity_goal().map_err(|error| error.to_string())?;
     let result: Capacity = with_runner(&configuration, |runner, commands| {
-        nat::table_capacity(runner, &settings, &goal, &mut || commands.clear()).map_err(|error| error.to_string())
+        nat::table_capacity(runner, &settings, &goal, &mut || commands.clear())
+            .map_err(|error| error.to_string())
     })?;
     print(common, "capacity", result.connections.is_some(), &result, &text::capacity(&result))
 }

@@ -22,7 +22,12 @@ pub(super) fn trial(trial: &Trial) -> String {
     let mut text = String::new();
     let asked = trial.rate_asked.map_or("as fast as can be".to_owned(), |asked| rate(asked as f64));
     let limited = if trial.generator_limited { ", which the generator could not keep" } else { "" };
-    let _ = writeln!(text, "asked     {asked}{limited}, offered {}, {:.3} s", rate(trial.rate_offered), trial.seconds);
+    let _ = writeln!(
+        text,
+        "asked     {asked}{limited}, offered {}, {:.3} s",
+        rate(trial.rate_offered),
+        trial.seconds
+    );
     let _ = writeln!(text, "sent      {} packets, {}", trial.sent, rate(trial.sent_pps));
     let _ = writeln!(
         text,
@@ -34,7 +39,8 @@ pub(super) fn trial(trial: &Trial) -> String {
     let _ = writeln!(text, "lost      {} packets, {:.3e}", trial.lost, trial.loss_ratio);
     for (name, way) in [("requests", trial.requests), ("replies", trial.replies)] {
         if way.sent > 0 {
-            let _ = writeln!(text, "  {name:8} {} sent, {} received, {} lost", way.sent, way.received, way.lost);
+            let _ =
+                writeln!(text, "  {name:8} {} sent, {} received, {} lost", way.sent, way.received, way.lost);
         }
     }
     if let Some(connections) = &trial.connections {
@@ -76,7 +82,8 @@ fn add_remarks(text: &mut String, trial: &Trial) {
             example.fault, example.port, example.length, example.bytes
         );
     }
-    let seen = [("resets", trial.resets), ("ICMP", trial.icmp), ("ARP answered", trial.arp), ("other", trial.other)];
+    let seen =
+        [("resets", trial.resets), ("ICMP", trial.icmp), ("ARP answered", trial.arp), ("other", trial.other)];
     for (name, count) in seen.into_iter().filter(|seen| seen.1 > 0) {
         let _ = writeln!(text, "seen      {name}: {count}");
     }
@@ -136,7 +143,8 @@ pub(super) fn capacity(result: &Capacity) -> String {
     let mut text = String::new();
     for step in &result.steps {
         let fits = if step.fits { "fits" } else { "does not fit" };
-        let _ = writeln!(text, "{:>10} connections  {:>14}  {fits}", step.connections, rate(step.rate as f64));
+        let _ =
+            writeln!(text, "{:>10} connections  {:>14}  {fits}", step.connections, rate(step.rate as f64));
     }
     let verdict = match (result.connections, result.upper) {
         (None, _) => "not even the first number fits".to_owned(),

@@ -1,26 +1,26 @@
 //! The configuration: a TOML file, keys that the command line sets over it, and what both mean.
 
 mod flags;
+mod machine;
 mod model;
+mod sizes;
 
 pub use flags::{Setting, SettingError, apply};
+pub use machine::{Machine, Memory, Port, Vxlan};
 pub use model::{
-    Clients, Configuration, Expect, Machine, Memory, Nat, Port, Rate, Search, Service, Sizes, Traffic, TrafficKind,
-    TrialSection, Vxlan,
+    Clients, Configuration, Expect, Nat, Rate, Search, Service, Traffic, TrafficKind, TrialSection,
 };
+pub use sizes::{SizePart, Sizes};
 
 use std::path::Path;
 
-use engine::clock::Timestamp;
-
-use crate::link::{Link, Tunnel};
 use crate::nat::{CapacityGoal, NatSettings};
 use crate::plan::{Group, Plan, PlanError};
 use crate::received::Peer;
 use crate::runner::{Kind, Load};
 use crate::scenario::Scenario;
 use crate::search::SearchGoal;
-use crate::sizes::{SizeError, SizeMix};
+use crate::sizes::SizeError;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -218,8 +218,14 @@ impl Configuration {
             within(key, value, value > 0.0 && value < 1.0, "a part between 0 and 1 is wanted")?;
         }
         let most = crate::datagram::FLOWS_MAX;
-        let ordered = nat.capacity_start > 0 && nat.capacity_start <= nat.capacity_max && nat.capacity_max <= most;
-        within("nat.capacity_start", nat.capacity_start, ordered, "1 up to nat.capacity_max, which is 67108864 at most")?;
+        let ordered =
+            nat.capacity_start > 0 && nat.capacity_start <= nat.capacity_max && nat.capacity_max <= most;
+        within(
+            "nat.capacity_start",
+            nat.capacity_start,
+            ordered,
+            "1 up to nat.capacity_max, which is 67108864 at most",
+        )?;
         Ok(CapacityGoal {
             start: nat.capacity_start,
             max: nat.capacity_max,
@@ -228,34 +234,6 @@ impl Configuration {
             gamma: nat.gamma,
             error: nat.capacity_error.max(1),
         })
-    }
-}
-
-impl Port {
-    fn link(&self) -> Link {
-        let tunnel = self.vxlan.as_ref().map(|vxlan| Tunnel {
-            local: vxlan.local.into(),
-            remote: vxlan.remote.into(),
-            udp_port: vxlan.udp_port,
-            vni: vxlan.vni & 0x00ff_ffff,
-            mac: vxlan.mac,
-            gateway_mac: vxlan.gateway_mac,
-            checksum: vxlan.checksum,
-        });
-        let own = self.vxlan.as_ref().and_then(|vxlan| vxlan.local.to_string().parse().ok());
-        Link { mac: self.mac, gateway_mac: self.gateway_mac, tunnel, addresses: self.addresses.or(own) }
-    }
-}
-
-impl Sizes {
-    fn mix(&self) -> Result<SizeMix, SizeError> {
-        match self {
-            Self::Imix => Ok(SizeMix::imix()),
-            Self::One(size) => SizeMix::new(&[(*size, 1)]),
-            Self::Mix(parts) => {
-                SizeMix::new(&parts.iter().map(|part| (part.bytes, part.weight)).collect::<Vec<_>>())
-            }
-        }
     }
 }
 
@@ -269,15 +247,19 @@ fn seconds(key: &'static str, value: f64) -> Result<f64, ConfigError> {
     Ok(value)
 }
 
-fn within<T: ToString>(key: &'static str, value: T, is_right: bool, wanted: &'static str) -> Result<(), ConfigError> {
+fn within<T: ToString>(
+    key: &'static str,
+    value: T,
+    is_right: bool,
+    wanted: &'static str,
+) -> Result<(), ConfigError> {
     if is_right { Ok(()) } else { Err(ConfigError::Range { key, value: value.to_string(), wanted }) }
 }
-
-const _: () = assert!(Timestamp::from_seconds(3_600).0 < u64::MAX / 2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sizes::SizeMix;
 
     const SMALL: &str = r#"
         [clients]

@@ -1,12 +1,9 @@
 //! The file's sections and keys with their defaults. docs/pktgen.md describes each.
 
-use core::net::Ipv4Addr;
-use core::str::FromStr;
-
-use engine::wire::ethernet::MacAddress;
-use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
+use super::machine::{Machine, Port};
+use super::sizes::Sizes;
 use crate::address::{AddressRange, EndpointRange, PortRange};
 
 /// The whole file.
@@ -93,46 +90,6 @@ impl Default for Traffic {
     }
 }
 
-/// Frame sizes, check sequence included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sizes {
-    /// The simple IMIX.
-    Imix,
-    /// One size.
-    One(u16),
-    /// Several.
-    Mix(Vec<SizePart>),
-}
-
-/// One size of a mix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SizePart {
-    /// The size.
-    pub bytes: u16,
-    /// Its share.
-    pub weight: u32,
-}
-
-impl<'de> Deserialize<'de> for Sizes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            One(u16),
-            Name(String),
-            Mix(Vec<SizePart>),
-        }
-        let wanted = "a size, \"imix\", or a list of { bytes = 64, weight = 7 } is wanted";
-        match Form::deserialize(deserializer).map_err(|_| de::Error::custom(wanted))? {
-            Form::One(size) => Ok(Self::One(size)),
-            Form::Name(name) if name == "imix" => Ok(Self::Imix),
-            Form::Name(_) => Err(de::Error::custom(wanted)),
-            Form::Mix(parts) => Ok(Self::Mix(parts)),
-        }
-    }
-}
-
 /// `[clients]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,7 +134,7 @@ impl Default for Expect {
 }
 
 /// `[rate]`
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rate {
     /// Packets (TCP: connections) a second; 0: as fast as can be.
@@ -186,12 +143,6 @@ pub struct Rate {
     pub burst: u32,
     /// In flight at the most; 0: any number.
     pub window: u64,
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self { per_s: 0, burst: 0, window: 0 }
-    }
 }
 
 /// `[trial]`
@@ -295,118 +246,4 @@ impl Default for Nat {
             delete_command: None,
         }
     }
-}
-
-/// `[[ports]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// A DPDK device, or `loop`.
-    pub device: String,
-    /// Our MAC address.
-    #[serde(deserialize_with = "from_text")]
-    pub mac: MacAddress,
-    /// The gateway's.
-    #[serde(deserialize_with = "from_text")]
-    pub gateway_mac: MacAddress,
-    /// Addresses for which ARP is answered.
-    #[serde(default)]
-    pub addresses: Option<AddressRange>,
-    /// Largest packet of the device.
-    #[serde(default = "default_mtu")]
-    pub mtu: u16,
-    /// The tunnel.
-    #[serde(default)]
-    pub vxlan: Option<Vxlan>,
-}
-
-/// `[ports.vxlan]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vxlan {
-    /// Our end.
-    pub local: Ipv4Addr,
-    /// The gateway's.
-    pub remote: Ipv4Addr,
-    /// The port that both listen at.
-    #[serde(default = "default_udp_port")]
-    pub udp_port: u16,
-    /// The network.
-    #[serde(default = "default_vni")]
-    pub vni: u32,
-    /// Our tunnel device's MAC address.
-    #[serde(deserialize_with = "from_text")]
-    pub mac: MacAddress,
-    /// The gateway's.
-    #[serde(deserialize_with = "from_text")]
-    pub gateway_mac: MacAddress,
-    /// Whether outer checksums are sent.
-    #[serde(default)]
-    pub checksum: bool,
-}
-
-/// Which memory DPDK uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Memory {
-    /// Hugepages when enough are free.
-    #[default]
-    Auto,
-    /// Hugepages.
-    Huge,
-    /// Ordinary pages.
-    None,
-}
-
-/// `[machine]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Machine {
-    /// The core that sends and receives.
-    pub core: Option<usize>,
-    /// Which memory.
-    pub memory: Memory,
-    /// Packet buffers.
-    pub buffers: u32,
-    /// Descriptors of each queue.
-    pub descriptors: u16,
-    /// Passed to DPDK as they are.
-    pub extra_arguments: Vec<String>,
-    /// How long is waited for links to come up.
-    pub link_wait_ms: u64,
-    /// Which port clients are behind.
-    pub client_port: Option<u16>,
-    /// Which port backends are behind.
-    pub backend_port: Option<u16>,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Self {
-            core: None,
-            memory: Memory::Auto,
-            buffers: 16_384,
-            descriptors: 1_024,
-            extra_arguments: Vec::new(),
-            link_wait_ms: 5_000,
-            client_port: None,
-            backend_port: None,
-        }
-    }
-}
-
-fn default_mtu() -> u16 {
-    1_500
-}
-
-fn default_udp_port() -> u16 {
-    8_472
-}
-
-fn default_vni() -> u32 {
-    1
-}
-
-fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: core::fmt::Display>>(deserializer: D) -> Result<T, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }

@@ -21,7 +21,9 @@ pub enum DeviceError {
     #[error("`loop` stands for the gateway itself: either all ports are `loop`, or none")]
     Mixed,
     /// Built without DPDK.
-    #[error("`{0}` is a DPDK device, and this program was built without the dpdk feature: only `loop` is there")]
+    #[error(
+        "`{0}` is a DPDK device, and this program was built without the dpdk feature: only `loop` is there"
+    )]
     WithoutDpdk(String),
     /// The core is not there, or not ours.
     #[error("cannot run on core {core}: {reason}. This process may use the cores {available:?}")]

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use engine::clock::Timestamp;
 use engine::pool::MemoryPool;
 use engine::wire::ethernet::MacAddress;
-use pktgen::ideal::IdealGateway;
+use pktgen::ideal::{IdealGateway, SharedClock};
 use pktgen::link::{Link, Tunnel};
 use pktgen::plan::{Group, Plan};
 use pktgen::received::Peer;
-use pktgen::runner::{Kind, Load, Runner};
+use pktgen::runner::{Clock, Kind, Load, Runner};
 use pktgen::scenario::Scenario;
 use pktgen::sizes::SizeMix;
 
@@ -94,7 +94,7 @@ pub fn load(kind: Kind) -> Load {
 }
 
 /// A clock that goes on by a microsecond each time it is read, and can be read beside that.
-pub fn virtual_clock() -> (Box<dyn FnMut() -> Timestamp + Send>, Arc<dyn Fn() -> Timestamp + Send + Sync>) {
+pub fn virtual_clock() -> (Clock, SharedClock) {
     let time = Arc::new(AtomicU64::new(1_000_000));
     let reader = Arc::clone(&time);
     (

@@ -3,6 +3,9 @@
 //!
 //! Nothing is sent again: a segment that does not come is lost, and its connection fails after a time.
 
+mod arrival;
+mod segment;
+
 use std::sync::Arc;
 
 use engine::clock::Timestamp;
@@ -10,17 +13,17 @@ use engine::packet::Packet;
 use engine::wire::tcp::FLAG_RST;
 
 use crate::binding::Binding;
-use crate::fault::Fault;
+use crate::judge::set_aside;
 use crate::outbox::Outbox;
 use crate::plan::Tuple;
-use crate::received::{Reading, Received, Transport, answer_arp, read};
+use crate::received::{Reading, Transport, read};
 use crate::scenario::Scenario;
 use crate::script::{OPENING_SEGMENTS, Script};
-use crate::sizes::{CHECK_SEQUENCE, FRAME_MIN};
 use crate::tag::Direction;
 use crate::tally::Tally;
-use crate::template::{Ends, FILLER, TcpNumbers, Template};
+use crate::template::Ends;
 use crate::traffic::Traffic;
+use segment::{Templates, data_length};
 
 /// Connections at once at the most: their records take 64 bytes each.
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
@@ -28,8 +31,6 @@ pub const CONNECTIONS_MAX: u32 = 1 << 24;
 const SERVER_NUMBERS: u32 = 1 << 31;
 /// Connections that one turn looks at for those that have stopped.
 const SWEEP: usize = 32;
-/// Ethernet, IP and TCP headers and the check sequence: what a frame has besides the payload.
-const AROUND_PAYLOAD: u16 = 14 + 20 + 20 + CHECK_SEQUENCE;
 
 /// How far connections go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,9 +189,15 @@ impl Connections {
 
     /// Sends all that a side may send now. The buffer of the segment that it answers is used for the first.
     #[inline]
-    fn advance(&mut self, place: usize, from: Direction, mut buffer: Option<Packet>, now: Timestamp, outbox: &mut Outbox) {
-        let (own_initial, other_initial) =
-            (self.initial(from, place), self.initial(other_side(from), place));
+    fn advance(
+        &mut self,
+        place: usize,
+        from: Direction,
+        mut buffer: Option<Packet>,
+        now: Timestamp,
+        outbox: &mut Outbox,
+    ) {
+        let (own_initial, other_initial) = (self.initial(from, place), self.initial(other_side(from), place));
         let connection = &mut self.places[place];
         let (own, other) = match from {
             Direction::Request => (&mut connection.client, connection.server),
@@ -220,92 +227,6 @@ impl Connections {
             outbox.recycle(packet);
         }
     }
-
-    /// The connection that a segment belongs to and the side it comes from: its sequence number says both.
-    #[inline(always)]
-    fn find(&self, numbers: TcpNumbers) -> Option<(Direction, usize)> {
-        let from = if numbers.sequence & SERVER_NUMBERS == 0 { Direction::Request } else { Direction::Reply };
-        let place = ((numbers.sequence & !SERVER_NUMBERS) >> self.place_shift) as usize;
-        let connection = self.places.get(place)?;
-        (connection.state != State::Free).then_some((from, place))
-    }
-
-    /// Checks a segment. Gives the side it came from, its connection, and what is wrong with it.
-    #[inline]
-    fn check(&mut self, port: u16, received: &Received<'_>, length: usize, now: Timestamp) -> Result<Checked, Fault> {
-        let Transport::Segment(numbers) = received.transport else { return Err(Fault::Unknown) };
-        let (from, place) = self.find(numbers).ok_or(Fault::Unknown)?;
-        let (own_initial, other_initial) =
-            (self.initial(from, place), self.initial(other_side(from), place));
-        let connection = &mut self.places[place];
-        let size = self.scenario.sizes.index(connection.number);
-        let data = self.templates.of(from, true, size).map_or(0, |template| template.data);
-        let side = if from == Direction::Request { &mut connection.client } else { &mut connection.server };
-        let steps = self.script.steps(from);
-        let is_this = |step: &crate::script::Step| {
-            let carried = if step.has_data { data as usize } else { 0 };
-            step.numbers(own_initial, other_initial, data) == numbers && received.payload.len() == carried
-        };
-        // The next one mostly; any other of this side is early, late or comes again.
-        let expected = usize::from(side.arrived);
-        let step = match steps.get(expected) {
-            Some(step) if is_this(step) => expected,
-            _ => steps.iter().position(is_this).ok_or(Fault::Segment)?,
-        };
-        if step >= usize::from(side.sent) {
-            return Err(Fault::Segment);
-        }
-        if side.seen & 1 << step != 0 {
-            return Err(Fault::Duplicate);
-        }
-        side.seen |= 1 << step;
-        let late = (step < expected).then_some(Fault::OutOfOrder);
-        side.arrived = side.arrived.max(step as u8 + 1);
-        self.tally.received(from, length);
-        self.tally.latency.add(now.nanoseconds_since(side.sent_at));
-        let opened = from == Direction::Request
-            && (expected as u8) < OPENING_SEGMENTS
-            && side.arrived >= OPENING_SEGMENTS;
-        let fault = verify(&self.scenario, connection, from, port, received).or(late);
-        Ok(Checked { from, place, opened, fault })
-    }
-
-    /// What follows from a segment that has come: parked, done, or nothing.
-    fn settle(&mut self, place: usize, opened: bool) {
-        let connection = &self.places[place];
-        let clients = self.script.steps(Direction::Request).len();
-        if opened {
-            self.tally.connections.established += 1;
-            if self.course == Course::Open {
-                self.places[place].state = State::Parked;
-                self.active -= 1;
-                return;
-            }
-        }
-        if usize::from(connection.client.arrived) == clients
-            && usize::from(connection.server.arrived) == self.script.steps(Direction::Reply).len()
-        {
-            let all_came = connection.client.seen.count_ones() as usize == clients
-                && connection.server.seen.count_ones() == u32::from(connection.server.arrived);
-            let counts = &mut self.tally.connections;
-            *(if all_came { &mut counts.completed } else { &mut counts.failed }) += 1;
-            self.release(place);
-        }
-    }
-
-    fn release(&mut self, place: usize) {
-        self.places[place].state = State::Free;
-        self.active -= 1;
-        self.free.push(place as u32);
-    }
-}
-
-struct Checked {
-    from: Direction,
-    place: usize,
-    /// Whether it is the end of the handshake.
-    opened: bool,
-    fault: Option<Fault>,
 }
 
 fn other_side(from: Direction) -> Direction {
@@ -319,80 +240,6 @@ fn ends(from: Direction, tuple: &Tuple, binding: &Binding) -> Option<Ends> {
     match from {
         Direction::Request => Some(Scenario::request_ends(tuple)),
         Direction::Reply => binding.reply_ends(),
-    }
-}
-
-/// What is wrong with a segment of this connection.
-#[inline(always)]
-fn verify(
-    scenario: &Scenario,
-    connection: &mut Connection,
-    from: Direction,
-    port: u16,
-    received: &Received<'_>,
-) -> Option<Fault> {
-    let wanted = match from {
-        Direction::Request => scenario.backend_port,
-        Direction::Reply => scenario.client_port,
-    };
-    let tuple = scenario.plan.tuple(connection.number);
-    let fault = match from {
-        Direction::Request => connection.binding.check(&scenario.plan, &tuple, &received.ends),
-        Direction::Reply if received.ends == Scenario::request_ends(&tuple).reversed() => None,
-        Direction::Reply => Some(Fault::Address),
-    };
-    if fault.is_some() {
-        return fault;
-    }
-    if !scenario.may_come_by(port, wanted) {
-        return Some(Fault::Port);
-    }
-    if u16::from(received.time_to_live) + u16::from(scenario.hops) != u16::from(scenario.time_to_live) {
-        return Some(Fault::TimeToLive);
-    }
-    let intact = FILLER.get(..received.payload.len()) == Some(received.payload);
-    (!intact).then_some(Fault::Payload)
-}
-
-/// Bytes of data in a segment whose frame has this size.
-fn data_length(size: u16) -> usize {
-    usize::from(size.saturating_sub(AROUND_PAYLOAD).max(1))
-}
-
-struct SegmentTemplate {
-    frame: Template,
-    data: u32,
-    port: u16,
-}
-
-/// Segments of both sides: bare ones, and with data of each size.
-struct Templates {
-    client: Vec<SegmentTemplate>,
-    server: Vec<SegmentTemplate>,
-}
-
-impl Templates {
-    fn new(scenario: &Scenario) -> Self {
-        let side = |port: u16, link| {
-            let sizes = scenario.sizes.sizes().iter();
-            let with = |(data, carried): (usize, usize)| SegmentTemplate {
-                frame: Template::segment(link, carried, scenario.time_to_live),
-                data: data as u32,
-                port,
-            };
-            // For each size the bare segment, then the one with data.
-            sizes.flat_map(|size| [(data_length(*size), 0), (data_length(*size), data_length(*size))]).map(with).collect()
-        };
-        Self {
-            client: side(scenario.client_port, scenario.client_link()),
-            server: side(scenario.backend_port, scenario.backend_link()),
-        }
-    }
-
-    #[inline(always)]
-    fn of(&self, from: Direction, has_data: bool, size: usize) -> Option<&SegmentTemplate> {
-        let side = if from == Direction::Request { &self.client } else { &self.server };
-        side.get(size * 2 + usize::from(has_data))
     }
 }
 
@@ -412,7 +259,7 @@ impl Traffic for Connections {
     }
 
     #[inline]
-    fn take(&mut self, port: u16, mut packet: Packet, now: Timestamp, outbox: &mut Outbox) {
+    fn take(&mut self, port: u16, packet: Packet, now: Timestamp, outbox: &mut Outbox) {
         let Some(link) = self.scenario.links.get(usize::from(port)) else { return };
         match read(link, self.scenario.peer, packet.data()) {
             Reading::Traffic(received) => {
@@ -430,20 +277,20 @@ impl Traffic for Connections {
                         }
                         self.settle(checked.place, checked.opened);
                         if self.places[checked.place].state == State::Active {
-                            return self.advance(checked.place, other_side(checked.from), Some(packet), now, outbox);
+                            return self.advance(
+                                checked.place,
+                                other_side(checked.from),
+                                Some(packet),
+                                now,
+                                outbox,
+                            );
                         }
                     }
                 }
             }
-            Reading::Faulty(fault) => self.tally.fault(fault, &packet),
-            Reading::ArpRequest => {
-                if answer_arp(link, packet.data_mut()) {
-                    self.tally.arp += 1;
-                    return outbox.push(port, packet);
-                }
+            Reading::Aside(aside) => {
+                return set_aside(aside, link, port, packet, &mut self.tally, outbox);
             }
-            Reading::Icmp => self.tally.icmp += 1,
-            Reading::Other => self.tally.other += 1,
         }
         outbox.recycle(packet);
     }
@@ -473,5 +320,4 @@ impl Traffic for Connections {
     }
 }
 
-const _: () = assert!(AROUND_PAYLOAD < FRAME_MIN);
 const _: () = assert!(crate::script::EXCHANGES_MAX * 2 + 4 <= 64);
