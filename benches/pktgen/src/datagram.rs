@@ -121,11 +121,6 @@ impl Datagrams {
         }
     }
 
-    /// Forgets what the gateway made of each flow: it may have forgotten them itself.
-    pub fn forget_bindings(&mut self) {
-        self.flows.iter_mut().for_each(|flow| flow.binding = Binding::default());
-    }
-
     /// The number of the next new flow.
     pub fn next_number(&self) -> u32 {
         self.next

@@ -38,11 +38,6 @@ impl Histogram {
         self.max = self.max.max(nanoseconds);
     }
 
-    /// Samples so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// The latency that this part of all samples (0 to 1) does not exceed; 0 without samples.
     pub fn quantile(&self, part: f64) -> u64 {
         let wanted = (part * self.count as f64).ceil().max(1.0) as u64;

@@ -19,19 +19,13 @@ pub struct Outbox {
     queues: Vec<VecDeque<Packet>>,
     spare: Vec<Packet>,
     source: Box<dyn PacketSource + Send>,
-    refused: u64,
 }
 
 impl Outbox {
     /// For this many ports; buffers come from `source`.
     pub fn new(ports: usize, source: Box<dyn PacketSource + Send>) -> Self {
         let queue = || VecDeque::with_capacity(2 * BACKLOG_MAX);
-        Self {
-            queues: (0..ports).map(|_| queue()).collect(),
-            spare: Vec::with_capacity(SPARE_MAX),
-            source,
-            refused: 0,
-        }
+        Self { queues: (0..ports).map(|_| queue()).collect(), spare: Vec::with_capacity(SPARE_MAX), source }
     }
 
     /// A buffer; none when all are out.
@@ -70,7 +64,6 @@ impl Outbox {
                 let mut burst: Burst = queue.drain(..count).collect();
                 port.transmit(&mut burst);
                 if !burst.is_empty() {
-                    self.refused += 1;
                     while let Some(packet) = burst.pop() {
                         queue.push_front(packet);
                     }
@@ -83,11 +76,6 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queues.iter().all(VecDeque::is_empty)
-    }
-
-    /// How often a transmit queue was full. Its packets waited, they were not lost.
-    pub fn refused(&self) -> u64 {
-        self.refused
     }
 
     /// Gives all buffers back to their pools, those that wait to be sent as well.
@@ -114,7 +102,7 @@ mod tests {
             outbox.push(0, pool.packet(0, &[number]).unwrap());
         }
         outbox.flush(&mut ports);
-        assert_eq!((outbox.backlog(0), outbox.refused(), outbox.is_empty()), (60, 1, false));
+        assert_eq!((outbox.backlog(0), outbox.is_empty()), (60, false));
         let mut seen = Vec::new();
         while !outbox.is_empty() {
             seen.extend(std::iter::from_fn(|| port.take_transmitted()).map(|packet| packet.data()[0]));

@@ -101,11 +101,6 @@ impl Runner {
         (self.clock)()
     }
 
-    /// What is offered.
-    pub fn load(&self) -> &Load {
-        &self.load
-    }
-
     fn run<T: Traffic>(
         &mut self,
         traffic: &mut T,

@@ -33,11 +33,6 @@ impl Sequence {
         self.sent
     }
 
-    /// Packets sent so far.
-    pub fn sent(&self) -> u32 {
-        self.sent
-    }
-
     /// Takes note of a packet that came.
     #[inline(always)]
     pub fn receive(&mut self, number: u32) -> Arrival {

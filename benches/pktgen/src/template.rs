@@ -168,11 +168,6 @@ impl Template {
         }
     }
 
-    /// Bytes of the whole frame.
-    pub fn length(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Makes the packet a datagram. `entropy` chooses the outer source port. False if the buffer is too small.
     #[inline(always)]
     #[must_use]

@@ -125,7 +125,7 @@ pub(super) fn search(test: &str, result: &SearchResult) -> String {
         (Some(found), Some(upper)) => format!("{}, not {}", rate(found as f64), rate(upper as f64)),
         (Some(found), None) => format!("{}, the end of the search", rate(found as f64)),
     };
-    let _ = writeln!(text, "{test:<10}{verdict}");
+    let _ = writeln!(text, "{test:<9} {verdict}");
     text
 }
 

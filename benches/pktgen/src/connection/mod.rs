@@ -144,11 +144,6 @@ impl Connections {
         })
     }
 
-    /// Segments of a whole connection.
-    pub fn packets_each(&self) -> usize {
-        self.script.packets()
-    }
-
     /// How far connections go from now on.
     pub fn set_course(&mut self, course: Course) {
         self.course = course;
