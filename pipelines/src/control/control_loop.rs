@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::control::events::ControlEvent;
+use crate::control::health_watch::HealthWatch;
 use crate::control::reload::Reloader;
 use crate::control::running::{Running, WorkersBehind};
 use crate::control::watch::Fingerprint;
@@ -14,57 +15,139 @@ use crate::control::watch::Fingerprint;
 /// How long the configuration's folder must be quiet before the file is read.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long a folder that never gets quiet is waited for.
-const QUIET_PATIENCE: Duration = Duration::from_secs(1);
+const QUIET_PATIENCE: Duration = Duration::from_millis(500);
 /// How often threads are looked after.
 const TICK: Duration = Duration::from_millis(500);
 /// How often retired tables are asked for, while there are some.
 const RECLAIM_TICK: Duration = Duration::from_millis(20);
 
-/// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the file that
+/// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the configuration that
 /// `reloader` reads; `seen` is what it was when the running configuration was read.
 pub fn control_loop(
     path: &Path,
     mut seen: Fingerprint,
     mut reloader: Reloader,
+    mut health: HealthWatch,
     running: &mut Running,
     events: &Receiver<ControlEvent>,
 ) {
+    tell(&mut reloader, running);
+    let configuration = reloader.configuration();
+    health.follow_configuration(&configuration, reloader.builder());
+    let mut touched = Touched::default();
     loop {
-        let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
-        let mut event = match events.recv_timeout(tick) {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) if running.is_alive() => continue,
-            Err(RecvTimeoutError::Timeout) => ControlEvent::Stop("a thread that met a defect"),
-            Err(RecvTimeoutError::Disconnected) => ControlEvent::Stop("nobody can signal any more"),
+        health.follow_services(reloader.builder().services().health_ports());
+        running.view().set_health(health.view());
+        let waits = running.reclaim() > 0 || reloader.is_due() || reloader.is_waiting();
+        let tick = if waits { RECLAIM_TICK } else { TICK };
+        let mut event = match events.recv_timeout(touched.wait(tick)) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) if running.is_alive() => None,
+            Err(RecvTimeoutError::Timeout) => Some(ControlEvent::Stop("a thread that met a defect")),
+            Err(RecvTimeoutError::Disconnected) => Some(ControlEvent::Stop("nobody can signal any more")),
         };
-        if event == ControlEvent::FileTouched {
-            event = settle(events);
+        if touched.note(event) || event.is_none() {
+            event = touched.settled();
         }
         match event {
-            ControlEvent::Stop(reason) => {
+            Some(ControlEvent::Stop(reason)) => {
                 info!(reason, "stopping");
                 return;
             }
-            ControlEvent::FileTouched if Fingerprint::of(path) == seen => {}
-            ControlEvent::FileTouched | ControlEvent::Reload => {
-                seen = Fingerprint::of(path);
-                reload(&mut reloader, running);
+            Some(ControlEvent::Reload | ControlEvent::FileTouched) => {
+                // A signal reads everything again; a touched folder, what differs.
+                let is_asked = event == Some(ControlEvent::Reload);
+                let now = Fingerprint::of(path);
+                refresh(&mut reloader, running);
+                if is_asked || now != seen {
+                    seen = now;
+                    reload(&mut reloader, running);
+                    let configuration = reloader.configuration();
+                    health.follow_configuration(&configuration, reloader.builder());
+                }
             }
+            Some(ControlEvent::ManifestsTouched) => refresh(&mut reloader, running),
+            Some(ControlEvent::Health { id, healthy }) => {
+                if health.note(id, healthy, reloader.builder()) {
+                    reloader.mark_due();
+                }
+            }
+            None => {}
         }
+        publish_what_is_due(&mut reloader, running);
     }
 }
 
-/// Waits until the folder is quiet. Gives what is to be done then: a signal goes before.
-fn settle(events: &Receiver<ControlEvent>) -> ControlEvent {
-    let deadline = Instant::now() + QUIET_PATIENCE;
-    while Instant::now() < deadline {
-        match events.recv_timeout(QUIET) {
-            Ok(ControlEvent::FileTouched) => {}
-            Ok(event) => return event,
-            Err(_) => break,
-        }
+/// Files that were touched and are not looked at yet: not before their folders are quiet.
+#[derive(Default)]
+struct Touched {
+    /// When the first and the last of it was heard.
+    times: Option<(Instant, Instant)>,
+    /// Whether the configuration's folder is among them.
+    configuration: bool,
+}
+
+impl Touched {
+    /// How long to wait for the next event.
+    fn wait(&self, tick: Duration) -> Duration {
+        if self.times.is_some() { QUIET.min(tick) } else { tick }
     }
-    ControlEvent::FileTouched
+
+    /// Notes an event that touches files. False: it is of another kind.
+    fn note(&mut self, event: Option<ControlEvent>) -> bool {
+        let is_touched = matches!(event, Some(ControlEvent::FileTouched | ControlEvent::ManifestsTouched));
+        if is_touched {
+            let now = Instant::now();
+            self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+            self.configuration |= event == Some(ControlEvent::FileTouched);
+        }
+        is_touched
+    }
+
+    /// What is to be looked at now: the configuration's folder brings the manifests with it.
+    fn settled(&mut self) -> Option<ControlEvent> {
+        let (first, last) = self.times?;
+        if last.elapsed() < QUIET && first.elapsed() < QUIET_PATIENCE {
+            return None;
+        }
+        let is_configuration = core::mem::take(self).configuration;
+        Some(if is_configuration { ControlEvent::FileTouched } else { ControlEvent::ManifestsTouched })
+    }
+}
+
+/// Takes over what changed in the manifests.
+fn refresh(reloader: &mut Reloader, running: &Running) {
+    if let Err(reason) = reloader.refresh() {
+        running.view().reloads.note_failed(&reason.to_string());
+        error!("{reason}: the objects stay as they were");
+    }
+    tell(reloader, running);
+}
+
+/// Says what is wrong with objects and was not before.
+fn tell(reloader: &mut Reloader, running: &Running) {
+    for finding in reloader.news() {
+        warn!("{finding}");
+    }
+    running.view().set_objects(reloader.objects().counts());
+}
+
+/// Frees what the workers' sweeps let go, and publishes what has changed, unless workers still use too many earlier tables:
+/// then changes gather until they do not.
+fn publish_what_is_due(reloader: &mut Reloader, running: &mut Running) {
+    if reloader.is_waiting() {
+        let view = running.view();
+        let (swept, now_s) = (view.swept_generation(), view.started.elapsed().as_secs());
+        reloader.tend(swept, now_s);
+    }
+    if running.can_publish().is_err() {
+        return;
+    }
+    if let Some(tables) = reloader.tables() {
+        debug!(generation = tables.generation, "publishing");
+        // There was room for them just before.
+        let _ = running.publish(tables);
+    }
 }
 
 fn reload(reloader: &mut Reloader, running: &mut Running) {
@@ -98,6 +181,15 @@ mod tests {
     use super::*;
     use crate::control::testing::{CONFIGURATION, start, wait_for};
 
+    /// Ends the loop also when the test fails.
+    struct StopOnDrop(mpsc::Sender<ControlEvent>);
+
+    impl Drop for StopOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.send(ControlEvent::Stop("the test"));
+        }
+    }
+
     #[test]
     fn reloads_take_effect_and_broken_files_leave_the_tables_in_place() {
         use core::sync::atomic::Ordering::Relaxed;
@@ -109,7 +201,9 @@ mod tests {
         std::thread::scope(|scope| {
             let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
-            let control = scope.spawn(move || control_loop(file, seen, reloader, running, &events));
+            let health = HealthWatch::new(sender.clone());
+            let control = scope.spawn(move || control_loop(file, seen, reloader, health, running, &events));
+            let stop = StopOnDrop(sender.clone());
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);
 
@@ -122,7 +216,7 @@ mod tests {
             std::fs::write(&path, CONFIGURATION.replace("name = \"web\"", "name = \"shop\"")).unwrap();
             sender.send(ControlEvent::FileTouched).unwrap();
             wait_for("the changed file", || (generation() == 3).then_some(()));
-            assert_eq!(view.tables().services.services[0].name, "shop");
+            assert!(view.tables().services.iter().any(|service| &*service.name == "shop"));
 
             std::fs::write(&path, "[node]\nnane = 1\n").unwrap();
             sender.send(ControlEvent::FileTouched).unwrap();
@@ -132,9 +226,12 @@ mod tests {
                 "{}",
                 view.reloads.last_error()
             );
-            assert_eq!((generation(), view.reloads.applied.load(Relaxed)), (3, 2));
+            assert_eq!(view.reloads.applied.load(Relaxed), 2);
+            assert!(view.tables().services.iter().any(|service| &*service.name == "shop"));
+            // The renamed service's slots are free once the worker has been through its flows.
+            wait_for("the sweep", || (!view.tables().services.needs_sweep()).then_some(()));
 
-            sender.send(ControlEvent::Stop("the test")).unwrap();
+            drop(stop);
             control.join().unwrap();
         });
         assert_eq!(gateway.running.reclaim(), 0);

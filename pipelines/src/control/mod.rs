@@ -9,15 +9,21 @@ pub mod cores;
 mod devices;
 pub mod events;
 pub mod flow_questions;
+pub mod health;
+pub mod health_watch;
 pub mod host_link;
+pub mod kubernetes;
 pub mod metrics;
+pub mod nodes;
 pub mod reload;
 pub mod running;
 #[cfg(feature = "dpdk")]
 pub mod runtime;
+pub mod services;
 pub mod show;
 pub mod signals;
 pub mod slots;
+pub mod sources;
 #[cfg(test)]
 mod testing;
 pub mod view;

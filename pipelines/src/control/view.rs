@@ -11,7 +11,12 @@ use engine::wire::ethernet::MacAddress;
 use engine::worker::WorkerCounters;
 
 use crate::control::flow_questions::FlowQuestions;
+use crate::control::health::{CheckerCounters, HealthNodePortCounters};
+use crate::control::kubernetes::Counts;
+use crate::control::services::builder::BackendName;
+use crate::gateway::Gauge;
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 use crate::table::bridge_mac::BridgeMacs;
 use crate::table::neighbour::Neighbours;
 
@@ -102,6 +107,19 @@ impl ReloadView {
     }
 }
 
+/// What health checks and health check node ports do.
+#[derive(Clone, Debug, Default)]
+pub struct HealthView {
+    /// Probes of backends.
+    pub checks: CheckerCounters,
+    /// Answers to load balancers.
+    pub node_ports: HealthNodePortCounters,
+    /// Health check node ports that are open.
+    pub open_node_ports: usize,
+    /// Backends that count as unhealthy.
+    pub unhealthy: Vec<BackendName>,
+}
+
 /// All of it.
 pub struct View {
     /// The node's name.
@@ -126,6 +144,12 @@ pub struct View {
     pub stations: Arc<BridgeMacs>,
     /// What became of reloads.
     pub reloads: ReloadView,
+    /// Session affinity.
+    pub affinity: Arc<AffinityTable>,
+    /// How many Kubernetes objects there are.
+    pub(crate) objects: Mutex<Counts>,
+    /// What health checks say.
+    pub(crate) health: Mutex<HealthView>,
     /// Asks the workers for their flows; one question at a time.
     pub questions: Mutex<FlowQuestions>,
     pub(crate) tables: Mutex<Arc<Tables>>,
@@ -137,7 +161,33 @@ impl View {
         Arc::clone(&lock(&self.tables))
     }
 
+    /// How many Kubernetes objects there are, and how many are refused.
+    pub fn objects(&self) -> Counts {
+        lock(&self.objects).clone()
+    }
+
     /// Replaces them.
+    pub(crate) fn set_objects(&self, counts: Counts) {
+        *lock(&self.objects) = counts;
+    }
+
+    /// What health checks and health check node ports do.
+    pub fn health(&self) -> HealthView {
+        lock(&self.health).clone()
+    }
+
+    /// Replaces it.
+    pub(crate) fn set_health(&self, health: HealthView) {
+        *lock(&self.health) = health;
+    }
+
+    /// Every flow of every worker has been looked at with tables of this generation or a later one.
+    pub fn swept_generation(&self) -> u64 {
+        let swept = self.workers.iter().map(|worker| worker.gauges.get(Gauge::SweptGeneration as usize));
+        swept.min().unwrap_or(0)
+    }
+
+    /// Replaces the tables.
     pub(crate) fn set_tables(&self, tables: Arc<Tables>) {
         *lock(&self.tables) = tables;
     }
