@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::control::build::{Builder, node_port_addresses};
 use crate::control::config::Configuration;
@@ -109,7 +109,7 @@ impl HealthWatch {
     pub fn note(&self, id: u64, is_healthy: bool, builder: &mut Builder) -> bool {
         let Some((name, _)) = self.names.iter().find(|(_, number)| **number == id) else { return false };
         let state = if is_healthy { "healthy" } else { "unhealthy" };
-        warn!(service = %name.service, port = &*name.port_name, backend = %name.address, "backend is {state}");
+        info!(service = %name.service, port = &*name.port_name, backend = %name.address, "backend is {state}");
         builder.set_health(name.clone(), is_healthy)
     }
 
@@ -119,14 +119,6 @@ impl HealthWatch {
             checks: self.checker.counters(),
             node_ports: self.node_ports.counters(),
             open_node_ports: self.node_ports.statuses().len(),
-            unhealthy: self
-                .checker
-                .statuses()
-                .iter()
-                .filter(|status| !status.healthy)
-                .filter_map(|status| self.names.iter().find(|(_, id)| **id == status.id))
-                .map(|(name, _)| name.clone())
-                .collect(),
         }
     }
 }

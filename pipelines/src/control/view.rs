@@ -13,7 +13,6 @@ use engine::worker::WorkerCounters;
 use crate::control::flow_questions::FlowQuestions;
 use crate::control::health::{CheckerCounters, HealthNodePortCounters};
 use crate::control::kubernetes::Counts;
-use crate::control::services::builder::BackendName;
 use crate::gateway::Gauge;
 use crate::table::Tables;
 use crate::table::affinity::AffinityTable;
@@ -116,8 +115,6 @@ pub struct HealthView {
     pub node_ports: HealthNodePortCounters,
     /// Health check node ports that are open.
     pub open_node_ports: usize,
-    /// Backends that count as unhealthy.
-    pub unhealthy: Vec<BackendName>,
 }
 
 /// All of it.
