@@ -1,11 +1,12 @@
-//! The reference cluster as manifests against its twin in TOML, field by field.
+//! The reference cluster as manifests against its twin in TOML, field by field; and the documentation against the code.
 
 use std::path::PathBuf;
 
 use super::findings;
 use crate::control::config;
 use crate::control::config::model::Service;
-use crate::control::kubernetes::{ManifestFolder, ObjectStore};
+use crate::control::kubernetes::meaning::annotations;
+use crate::control::kubernetes::{Kind, ManifestFolder, ObjectStore, limits};
 use crate::control::services::desired::{DesiredService, ServiceKey};
 
 fn configs() -> PathBuf {
@@ -112,4 +113,58 @@ fn the_kubernetes_twin_is_the_rest_of_the_twin() {
         1,
     );
     assert_eq!(kubernetes, expected);
+}
+
+fn documentation() -> String {
+    std::fs::read_to_string(configs().join("../docs/kubernetes.md")).unwrap()
+}
+
+#[test]
+fn the_example_in_the_documentation_is_right() {
+    let text = documentation();
+    let example = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let service = super::web(example);
+    assert_eq!(service.algorithm, config::model::Algorithm::Maglev);
+    let weights: Vec<u16> = service.ports[0].endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [5, 0]);
+}
+
+#[test]
+fn the_documentation_knows_every_kind_annotation_and_bound() {
+    let text = documentation();
+    for kind in Kind::ALL {
+        assert!(text.contains(&format!("\n| {kind} | `{}` |", kind.api_version())), "{kind}");
+    }
+    for annotation in [annotations::ALGORITHM, annotations::WEIGHTS, annotations::WEIGHT] {
+        assert!(text.contains(&format!("\n| `{annotation}` | ")), "{annotation}");
+    }
+    let grouped = |number: usize| {
+        let digits = number.to_string();
+        let mut text = String::new();
+        for (place, digit) in digits.chars().enumerate() {
+            if place > 0 && (digits.len() - place).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        text
+    };
+    for (row, bound) in [
+        ("bytes of a file", format!("{} MiB", limits::FILE_BYTES >> 20)),
+        ("files of a folder", grouped(limits::FILES)),
+        ("objects", grouped(limits::OBJECTS)),
+        ("mappings and sequences inside each other in YAML", grouped(limits::YAML_DEPTH)),
+        ("keys and values of a YAML document", grouped(limits::YAML_NODES)),
+        (
+            "bytes that anchors, aliases and merge keys copy in a YAML document",
+            format!("{} MiB", limits::YAML_COPIED_BYTES >> 20),
+        ),
+        ("lists inside lists", grouped(limits::LIST_DEPTH)),
+        (
+            "notes on one object, findings of one file",
+            format!("{}, {}; the rest is counted", limits::NOTES, grouped(limits::FINDINGS)),
+        ),
+    ] {
+        assert!(text.contains(&format!("\n| {row} | {bound} |")), "{row}: {bound}");
+    }
 }
