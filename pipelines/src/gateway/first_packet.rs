@@ -17,14 +17,16 @@ use crate::stage::snat_mark;
 use crate::stage::tcp_state::TcpState;
 use crate::table::{SlotCounter, Tables};
 
-/// Whether a flow may make place for another: nobody has answered it, or it is closed. The port of a masqueraded
-/// connection rests through TIME_WAIT all the same: its backend takes no other connection from there before.
+/// Whether a flow may make place for another: nobody has answered it, or it is closed. A port that a connection was given
+/// here rests through TIME_WAIT all the same: its backend takes no other connection from there before.
 fn is_weak(first: &FlowEntry<FlowValue>) -> bool {
     if !first.value.has(FLAG_ASSURED) {
         return true;
     }
     let state = TcpState::from_number(first.value.state);
-    let rests = state == TcpState::TimeWait && first.value.new_source != first.key.source;
+    let (key, value) = (&first.key, &first.value);
+    let is_given = (value.new_source, value.new_source_port) != (key.source, key.source_port);
+    let rests = state == TcpState::TimeWait && is_given;
     first.key.protocol == PROTOCOL_TCP && state.is_over() && !rests
 }
 

@@ -73,7 +73,7 @@ pub struct ServiceBuilder {
     next_incarnation: u32,
     unhealthy: HashSet<BackendName>,
     health_ports: BTreeMap<ServiceKey, HealthNodePort>,
-    /// Frontends were added since the last table, or in the generation named and not swept for yet.
+    /// Frontends lead where they did not since the last table, or since the generation named and not swept for yet.
     added: bool,
     added_in: Option<u64>,
     /// Number of the next table.
@@ -207,7 +207,10 @@ impl ServiceBuilder {
             next_incarnation,
             revive: &mut |address, port| retired.revive(owner, address, port),
         };
+        let served = state.serves();
         let Changed { mut record, removed, serves } = maker.make(service, port, state);
+        // Datagrams past a service stay as long as nothing serves.
+        self.added |= state.is_udp && serves && !served;
         self.retire(owner, state, &removed, serves);
         record.facts.other_slots.extend(self.retired.slots_of(owner));
         let wanted = frontends(service, port, &self.settings.node_port_addresses);
@@ -282,7 +285,7 @@ impl ServiceBuilder {
             }
             self.contested.entry(key).or_default().push((holder.service, holder.kind));
         }
-        self.added |= holder.is_none();
+        self.added = true;
         claimant.service = number;
         self.table.frontends.insert(key, claimant);
     }
@@ -300,6 +303,7 @@ impl ServiceBuilder {
             let rank = |number: u32| self.ports.get(number as usize)?.as_ref().map(|port| &port.rank);
             let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
             if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
+                self.added = true;
                 self.table.frontends.insert(key, Frontend { service, kind });
             }
         } else {
