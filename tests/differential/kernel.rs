@@ -210,11 +210,7 @@ fn mac(text: &str) -> [u8; 6] {
 }
 
 /// What all packets of a probe met with; the same, or the rules are not what they are meant to be.
-fn outcome(
-    probe: &Probe,
-    sent: &BTreeMap<u16, (FirstPacket, u16)>,
-    seen: &[(u16, Place, Sight)],
-) -> Outcome {
+fn outcome(probe: &Probe, sent: &BTreeMap<u16, (FirstPacket, u16)>, seen: &[(u16, Place, Sight)]) -> Outcome {
     let mut found = Outcome::plain(Verdict::Drop);
     let mut verdicts = BTreeSet::new();
     for (tag, (packet, source_port)) in sent {

@@ -1,5 +1,5 @@
 //! What kube-proxy makes of the objects before it writes rules: service ports with their addresses, and for each which
-//! endpoints it uses. Follows kubernetes 1.35: pkg/proxy/servicechangetracker.go, serviceport.go, endpointslicecache.go,
+//! endpoints it uses. Follows kubernetes 1.35, with its gates' defaults: pkg/proxy/servicechangetracker.go, serviceport.go, endpointslicecache.go,
 //! topology.go, and the informers' selectors in cmd/kube-proxy/app/server.go.
 
 use std::collections::BTreeMap;
@@ -96,7 +96,11 @@ pub(crate) fn ports(cluster: &Cluster, node: &str) -> Vec<ProxiedPort> {
                 internal_local: service.spec.internal_traffic_policy == "Local",
                 sticky_s: service.is_sticky().then(|| {
                     // pkg/apis/core: DefaultClientIPServiceAffinitySeconds.
-                    service.spec.session_affinity_config.as_ref().map_or(10_800, |it| it.client_ip.timeout_seconds)
+                    service
+                        .spec
+                        .session_affinity_config
+                        .as_ref()
+                        .map_or(10_800, |it| it.client_ip.timeout_seconds)
                 }),
                 endpoints: EndpointSets::default(),
             };
@@ -149,7 +153,8 @@ fn endpoints(
                 let Some(address) = endpoint.addresses.first() else { continue };
                 let address = address.parse().expect("an address of the slice's type");
                 let conditions = &endpoint.conditions;
-                let names = |hints: &[crate::objects::Name]| hints.iter().map(|hint| hint.name.clone()).collect();
+                let names =
+                    |hints: &[crate::objects::Name]| hints.iter().map(|hint| hint.name.clone()).collect();
                 let endpoint = Endpoint {
                     ready: conditions.ready.unwrap_or(true),
                     serving: conditions.serving.unwrap_or(true),

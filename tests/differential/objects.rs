@@ -16,8 +16,6 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
     pub(crate) slices: Vec<EndpointSlice>,
-    /// Services that have an object of the older kind for their endpoints.
-    pub(crate) with_endpoints: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,10 +221,8 @@ impl Cluster {
             "Node" => self.nodes.push(typed(object)),
             "Service" => self.services.push(typed(object)),
             "EndpointSlice" => self.slices.push(typed(object)),
-            "Endpoints" => {
-                let metadata: Metadata = typed(object["metadata"].take());
-                self.with_endpoints.push((metadata.namespace, metadata.name));
-            }
+            // kube-proxy reads slices alone.
+            "Endpoints" => {}
             other => panic!("no kind {other} is used here"),
         }
     }
@@ -263,9 +259,8 @@ impl Service {
 
     /// Addresses of load balancers of IPv4; of mode VIP, or of any mode.
     pub(crate) fn balancer_ips(&self, vip_only: bool) -> impl Iterator<Item = Ipv4Addr> {
-        let captured = move |ingress: &&Ingress| {
-            !vip_only || ingress.ip_mode.as_ref().is_none_or(|mode| mode == "VIP")
-        };
+        let captured =
+            move |ingress: &&Ingress| !vip_only || ingress.ip_mode.as_ref().is_none_or(|mode| mode == "VIP");
         let ingress = self.status.load_balancer.ingress.iter().filter(captured);
         ingress.filter_map(|ingress| ipv4(ingress.ip?))
     }

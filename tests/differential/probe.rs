@@ -2,6 +2,7 @@
 //! beside them, and from every endpoint to its own services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::kube_proxy::ProxiedPort;
@@ -53,7 +54,9 @@ pub(crate) enum Aim {
     NodePort,
     /// A node port on an address of the node that is not a primary one.
     NodePortElsewhere,
-    /// An address that a service has, with a port or a protocol that it has not.
+    /// A cluster IP in force, with a port or a protocol that its service has not.
+    UnknownPort,
+    /// Another address that a service has, or has in its object alone, likewise.
     NotServed,
     /// An address in the service CIDR that no service has.
     Unallocated,
@@ -75,6 +78,20 @@ pub(crate) struct Probe {
     pub(crate) is_sticky: bool,
 }
 
+impl Probe {
+    /// A service's address, port and protocol are asked for.
+    pub(crate) fn is_served(&self) -> bool {
+        matches!(self.aim, Aim::ClusterIp | Aim::ExternalIp | Aim::BalancerIp | Aim::NodePort)
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Probe { packet, origin, aim, service, .. } = self;
+        write!(formatter, "{packet} ({origin:?} to {aim:?} {service})")
+    }
+}
+
 /// All probes for a cluster, each once. `ports` tell which endpoints are whose.
 pub(crate) fn probes(cluster: &Cluster, ports: &[ProxiedPort], node_address: Ipv4Addr) -> Vec<Probe> {
     let mut found = BTreeMap::new();
@@ -83,7 +100,9 @@ pub(crate) fn probes(cluster: &Cluster, ports: &[ProxiedPort], node_address: Ipv
     }
     let named: Vec<(Ipv4Addr, String)> = cluster.services.iter().flat_map(addresses).collect();
     for (address, service) in named {
-        not_served(address, Aim::NotServed, &service, &mut found);
+        let is_cluster_ip = ports.iter().any(|port| port.cluster_ip == address);
+        let aim = if is_cluster_ip { Aim::UnknownPort } else { Aim::NotServed };
+        not_served(address, aim, &service, &mut found);
     }
     not_served(UNALLOCATED, Aim::Unallocated, "", &mut found);
     let endpoints: BTreeSet<SocketAddrV4> =
@@ -105,7 +124,13 @@ fn packet(protocol: Protocol, source: Ipv4Addr, destination: Ipv4Addr, port: u16
     FirstPacket { protocol, source, destination, port }
 }
 
-fn add<'a>(packet: FirstPacket, origin: Origin, aim: Aim, service: &str, found: &'a mut Found) -> &'a mut Probe {
+fn add<'a>(
+    packet: FirstPacket,
+    origin: Origin,
+    aim: Aim,
+    service: &str,
+    found: &'a mut Found,
+) -> &'a mut Probe {
     let probe = Probe {
         packet,
         sources: vec![packet.source],
@@ -167,9 +192,9 @@ fn served(service: &Service, ports: &[ProxiedPort], node_address: Ipv4Addr, foun
 
 /// Every protocol to a port of an address that nobody has.
 fn not_served(address: Ipv4Addr, aim: Aim, service: &str, found: &mut Found) {
-    use Origin::{Near, Node, Pod, RemotePod};
+    use Origin::{Near, Node, Pod};
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Echo, Protocol::Gre];
-    for (origin, source) in CLIENTS.into_iter().filter(|(origin, _)| matches!(origin, Near | Pod | RemotePod | Node)) {
+    for (origin, source) in CLIENTS.into_iter().filter(|(origin, _)| matches!(origin, Near | Pod | Node)) {
         for protocol in protocols.into_iter().filter(|_| source != address) {
             let has_ports = !matches!(protocol, Protocol::Echo | Protocol::Gre);
             let port = if has_ports { UNKNOWN_PORT } else { 0 };

@@ -1,5 +1,6 @@
 //! The rules of kube-proxy's nftables mode, as text for `nft -f`. Tables, chains, maps, sets and the order of rules are
-//! those of kubernetes 1.34's pkg/proxy/nftables/proxier.go (setupNFTables, syncProxyRules); names are without its hashes.
+//! those of kubernetes 1.34 and 1.35 (pkg/proxy/nftables/proxier.go: setupNFTables, syncProxyRules; the rules as a whole
+//! stand in proxier_test.go, baseRules and TestOverallNFTablesRules). Names are without its hashes.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -39,27 +40,27 @@ table ip kube-proxy {
         ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
     }
 
-    chain filter-prerouting {
+    chain filter-prerouting-pre-dnat {
         type filter hook prerouting priority -110;
         ct state new jump firewall-check
     }
+    chain filter-output-pre-dnat {
+        type filter hook output priority -110;
+        ct state new jump firewall-check
+    }
     chain filter-input {
-        type filter hook input priority -110;
+        type filter hook input priority 0;
         ct state new jump nodeport-endpoints-check
         ct state new jump service-endpoints-check
     }
     chain filter-forward {
-        type filter hook forward priority -110;
+        type filter hook forward priority 0;
         ct state new jump service-endpoints-check
         ct state new jump cluster-ips-check
     }
     chain filter-output {
-        type filter hook output priority -110;
+        type filter hook output priority 0;
         ct state new jump service-endpoints-check
-        ct state new jump firewall-check
-    }
-    chain filter-output-post-dnat {
-        type filter hook output priority -90;
         ct state new jump cluster-ips-check
     }
     chain nat-prerouting { type nat hook prerouting priority -100; jump services; }
@@ -191,9 +192,11 @@ impl<'a> Chains<'a> {
             }
         }
         let places = endpoints.iter().enumerate();
-        let choices: Vec<String> =
-            places.map(|(place, endpoint)| format!("{place} : goto {}", self.endpoint_chain(endpoint))).collect();
-        rules.rule(chain, &format!("numgen random mod {} vmap {{ {} }}", endpoints.len(), choices.join(", ")));
+        let choices: Vec<String> = places
+            .map(|(place, endpoint)| format!("{place} : goto {}", self.endpoint_chain(endpoint)))
+            .collect();
+        rules
+            .rule(chain, &format!("numgen random mod {} vmap {{ {} }}", endpoints.len(), choices.join(", ")));
     }
 
     /// Only for the cluster IP itself: what comes through the external chain passes here too.
