@@ -19,11 +19,12 @@ use pipelines::control::build::{Builder, HostFacts};
 use pipelines::control::config;
 use pipelines::decision::Decision;
 use pipelines::flow::{FlowValue, Flows, flow_key};
-use pipelines::gateway::{DECIDE, decide};
+use pipelines::gateway::{DECIDE, Situation, decide};
 use pipelines::meta::Meta;
 use pipelines::neighbour_machine::{Frames, NeighbourMachine};
 use pipelines::stage::{conntrack, parse, vxlan_decap};
 use pipelines::table::Tables;
+use pipelines::table::affinity::AffinityTable;
 use pipelines::table::bridge_mac::BridgeMacs;
 use pipelines::table::neighbour::Neighbours;
 use support::{Load, configuration, frames};
@@ -68,6 +69,8 @@ fn first_packets(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("first packet");
     for services in [10, 5_000] {
         let tables = tables(services);
+        let affinity = AffinityTable::new(4, 1);
+        let situation = Situation { tables: &tables, affinity: &affinity, now: Timestamp::default() };
         let mut random = Random::new(1);
         let mut number = 0u32;
         let mut decision = || {
@@ -78,7 +81,7 @@ fn first_packets(criterion: &mut Criterion) {
         group.bench_function(format!("decide, {services} services"), |bencher| {
             bencher.iter(|| {
                 let mut decision = decision();
-                decide(&tables, &mut random, &mut decision);
+                decide(&situation, &mut random, &mut decision);
                 decision
             });
         });
@@ -86,7 +89,7 @@ fn first_packets(criterion: &mut Criterion) {
             group.bench_function(format!("{name}, {services} services"), |bencher| {
                 bencher.iter(|| {
                     let mut decision = decision();
-                    stage(&tables, &mut random, &mut decision);
+                    stage(&situation, &mut random, &mut decision);
                     decision
                 });
             });

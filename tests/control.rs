@@ -312,8 +312,10 @@ mod run {
         gateway.signal("-HUP");
         gateway.wait_for("SIGHUP", |gateway| (gateway.generation() == 2).then_some(()));
         gateway.write_configuration(&configuration(gateway.folder.path(), gateway.metrics, "shop"));
-        gateway.wait_for("the changed file", |gateway| (gateway.generation() == 3).then_some(()));
-        assert_eq!(gateway.show("services")[0]["title"], "default/shop");
+        gateway.wait_for("the changed file", |gateway| (gateway.generation() >= 3).then_some(()));
+        let titles: Vec<serde_json::Value> =
+            gateway.show("services").iter().map(|service| service["title"].clone()).collect();
+        assert!(titles.contains(&"default/shop".into()), "{titles:?}");
 
         let broken =
             configuration(gateway.folder.path(), gateway.metrics, "shop").replace("[node]", "[nude]");
@@ -322,7 +324,7 @@ mod run {
         gateway.wait_for("the refusal", |gateway| {
             (gateway.show("counters")[0]["reloads"]["failed"].as_u64() > Some(0)).then_some(())
         });
-        assert_eq!(gateway.generation(), 3);
+        assert_eq!(gateway.show("counters")[0]["reloads"]["applied"], 2);
         assert!(gateway.text("log").contains("did you mean `node`?"), "{}", gateway.text("log"));
         assert!(gateway.text("log").contains("the running tables stay"), "{}", gateway.text("log"));
 

@@ -490,7 +490,7 @@ fn mistakes_destroy_no_output() {
     assert!(error(&options).contains("in.pcap is no capture file"), "{}", error(&options));
     options.inputs[0].port = "eth1".to_owned();
     assert!(error(&options).contains("did you mean `eth0`?"), "{}", error(&options));
-    options.config = folder.path().join("none.toml");
+    options.sources.config = Some(folder.path().join("none.toml"));
     assert!(error(&options).contains("cannot be read"), "{}", error(&options));
     assert_eq!(std::fs::read(&options.outputs[0].path).unwrap(), b"precious");
 }

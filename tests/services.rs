@@ -58,7 +58,7 @@ fn pod_reaches_local_and_remote_backends_and_their_answers_come_back() {
     world.assert_balanced();
     assert_eq!((world.gauge(Gauge::FlowsCreated), world.account(Account::Transmitted)), (60, 120));
     let tables = world.publisher.current();
-    let service = tables.services.services.iter().find(|service| service.name == "data-product").unwrap();
+    let service = tables.services.iter().find(|service| &*service.name == "data-product").unwrap();
     for backend in &service.backends {
         let count = seen[&format!("{}:{}", std::net::Ipv4Addr::from(backend.address), backend.port)];
         assert_eq!(world.slot(backend.slot, SlotCounter::Connections), count);

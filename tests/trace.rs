@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use pipeline::{bytes, compare, left, traces};
+use pipelines::control::kubernetes::ObjectStore;
 use pipelines::trace::grammar::PacketSpec;
 use pipelines::trace::{Ingress, Question, trace};
 use serde_json::{Value, json};
@@ -402,7 +403,7 @@ fn the_pipeline_asks_for_the_next_hops_that_the_trace_names() {
             _ => "eth0",
         };
         let question = Question { packet, ingress: Some(Ingress::Port(ingress.into())), seed: 0 };
-        let trace = trace(&world.configuration, &|_| None, &question).unwrap();
+        let trace = trace(&world.configuration, &ObjectStore::new(), &|_| None, &question).unwrap();
         assert!(trace.reason.ends_with(&format!("held until ARP is answered: {asked}")), "{}", trace.reason);
         let frame = if ingress == "eth0" {
             to_node(NODE_2_MAC, &bytes(&packet))

@@ -14,6 +14,7 @@ pub mod random;
 pub mod rate;
 pub mod ring;
 pub mod snapshot;
+pub mod socket;
 mod sync;
 pub mod table;
 pub mod wire;

@@ -20,11 +20,15 @@ use crate::gateway::{FlowAnswer, FlowQuery, Gateway, GatewayParts, Gauge, Machin
 use crate::neighbour_machine::{Event, NeighbourMachine};
 use crate::ownership::Ownership;
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 use crate::table::bridge_mac::BridgeMacs;
 use crate::table::neighbour::{NEIGHBOURS_MAX, Neighbours};
 
 /// Events that wait for the neighbour machine from one other worker at the most.
 const EVENT_RING: usize = 1_024;
+
+/// Randomness that is no worker's: workers have the streams of their numbers.
+const AFFINITY_STREAM: u64 = 1 << 32;
 
 /// What one worker brings along.
 pub struct WorkerInput {
@@ -62,6 +66,8 @@ pub struct Assembly {
     pub neighbours: Arc<Neighbours>,
     /// Stations, to look at.
     pub stations: Arc<BridgeMacs>,
+    /// Session affinity, to look at.
+    pub affinity: Arc<AffinityTable>,
 }
 
 /// Puts workers together that start with `tables`. `seed` decides all their randomness.
@@ -76,6 +82,11 @@ pub fn assemble(
     let (publisher, readers) = snapshot(Arc::new(tables), count);
     let neighbours = Arc::new(Neighbours::new(NEIGHBOURS_MAX));
     let stations = Arc::new(BridgeMacs::default());
+    let random = Random::new(seed);
+    let affinity = Arc::new(AffinityTable::new(
+        configuration.service_settings.affinity_capacity,
+        random.fork(AFFINITY_STREAM).next_u64(),
+    ));
     let mut hand_offs = HandOffRings::new(count, configuration.workers.handoff_ring);
     let host_ring = configuration.exception.as_ref().map_or(2, |exception| exception.ring);
     let (mut event_senders, event_receivers): (Vec<_>, Vec<_>) =
@@ -83,7 +94,6 @@ pub fn assemble(
     event_senders.reverse();
     let mut machine =
         Some((NeighbourMachine::new(Arc::clone(&neighbours), Arc::clone(&stations)), event_receivers));
-    let random = Random::new(seed);
     let (mut workers, mut handles) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for ((index, input), tables) in inputs.into_iter().enumerate().zip(readers) {
         let counters = WorkerCounters::new(port_count, REASON_COUNT);
@@ -106,6 +116,7 @@ pub fn assemble(
             tables,
             neighbours: Arc::clone(&neighbours),
             stations: Arc::clone(&stations),
+            affinity: Arc::clone(&affinity),
             machine,
             ownership: ownership(configuration, index, count),
             flow_capacity: configuration.conntrack.capacity,
@@ -123,7 +134,7 @@ pub fn assemble(
         workers.push(Worker::new(gateway, connections, counters.clone(), configuration.workers.burst));
         handles.push(WorkerHandle { counters, gauges, questions, answers, to_host, from_host });
     }
-    Ok(Assembly { workers, handles, publisher, neighbours, stations })
+    Ok(Assembly { workers, handles, publisher, neighbours, stations, affinity })
 }
 
 /// The rule of `worker` of `count`.

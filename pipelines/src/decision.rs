@@ -7,6 +7,7 @@ use engine::table::flow::FlowKey;
 
 use crate::drop_reason::DropReason;
 use crate::flow::NO_BACKEND;
+use crate::stage::dnat::Affinity;
 use crate::table::interface::{HOST_INTERFACE, InterfaceId};
 use crate::table::service::Frontend;
 
@@ -49,6 +50,8 @@ pub struct Decision {
     pub backend: Option<u32>,
     /// Where the backend's traffic is counted.
     pub backend_slot: u32,
+    /// The client of a service with session affinity.
+    pub affinity: Option<Affinity>,
     /// Where it goes.
     pub destination: u32,
     /// Port it goes to.
@@ -76,6 +79,7 @@ impl Decision {
             frontend: None,
             backend: None,
             backend_slot: NO_BACKEND,
+            affinity: None,
             destination: key.destination,
             destination_port: key.destination_port,
             mark: 0,

@@ -49,6 +49,10 @@ pub enum DropReason {
     ServiceUnknownPort,
     ServiceUnknownAddress,
     ServiceNoBackend,
+    /// For a load balancer's IP, from a source that its ranges leave out.
+    ServiceSourceRange,
+    /// Under a local policy, and all backends are on other nodes.
+    ServiceNoLocalBackend,
     NoRoute,
     TtlExceeded,
     MtuExceeded,
@@ -151,6 +155,18 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
         "To an address of the service network that no service has.",
     ),
     (ServiceNoBackend, "dnat", "service_no_backend", "To a service without backends; rejected."),
+    (
+        ServiceSourceRange,
+        "dnat",
+        "service_source_range",
+        "To a load balancer's IP from outside its loadBalancerSourceRanges.",
+    ),
+    (
+        ServiceNoLocalBackend,
+        "dnat",
+        "service_no_local_backend",
+        "Under a local traffic policy, to a service whose backends are all on other nodes.",
+    ),
     (NoRoute, "route_lookup", "no_route", "No route to the destination."),
     (TtlExceeded, "route_lookup", "ttl_exceeded", "The hop limit is used up; answered with time exceeded."),
     (

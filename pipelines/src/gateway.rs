@@ -15,6 +15,7 @@
 //!
 //! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
 
+mod changes;
 mod first_packet;
 pub(crate) mod forward;
 pub(crate) mod host;
@@ -47,26 +48,38 @@ use crate::ownership::{self, Ownership};
 use crate::stage::conntrack::{self, Step};
 use crate::stage::{arp, dnat, fdb_lookup, parse, route_lookup, snat_mark, validate, vxlan_decap};
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 use crate::table::bridge_mac::BridgeMacs;
 use crate::table::neighbour::Neighbours;
 use crate::waiting::Waiting;
 
+/// What a decision is made from, beside the packet and chance.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// The tables.
+    pub tables: &'a Tables,
+    /// Which backends clients went to last.
+    pub affinity: &'a AffinityTable,
+    /// The time of the batch.
+    pub now: Timestamp,
+}
+
 /// One stage of the decision over a first packet.
-pub type Decide = fn(&Tables, &mut Random, &mut Decision);
+pub type Decide = fn(&Situation<'_>, &mut Random, &mut Decision);
 
 /// How a first packet is decided, in order. A stage that finds the decision made is not asked.
 pub const DECIDE: [(&str, Decide); 4] = [
-    ("validate", |tables, _, decision| validate::decide(tables, decision)),
+    ("validate", |situation, _, decision| validate::decide(situation.tables, decision)),
     ("dnat", dnat::decide),
-    ("route_lookup", |tables, _, decision| route_lookup::decide(tables, decision)),
-    ("snat_mark", |tables, _, decision| snat_mark::decide(tables, decision)),
+    ("route_lookup", |situation, _, decision| route_lookup::decide(situation.tables, decision)),
+    ("snat_mark", |situation, _, decision| snat_mark::decide(situation.tables, decision)),
 ];
 
-/// Decides a first packet: pure in tables and randomness.
-pub fn decide(tables: &Tables, random: &mut Random, decision: &mut Decision) {
+/// Decides a first packet: pure in tables, what is known of clients, time and randomness.
+pub fn decide(situation: &Situation<'_>, random: &mut Random, decision: &mut Decision) {
     for (_, stage) in DECIDE {
         if decision.is_open() {
-            stage(tables, random, decision);
+            stage(situation, random, decision);
         }
     }
 }
@@ -75,8 +88,10 @@ pub fn decide(tables: &Tables, random: &mut Random, decision: &mut Decision) {
 const ICMP_ERRORS_PER_SECOND: u32 = 1_000;
 /// Burst of those.
 const ICMP_ERRORS_BURST: u32 = 50;
-/// Pairs of the flow table that one slice of expiry looks at.
+/// Pairs of the flow table that one slice of the sweep looks at.
 pub const SWEEP_PAIRS: u32 = 256;
+/// As many while services' changes wait for it.
+const SWEEP_PAIRS_CHANGED: u32 = 1_024;
 /// Events taken from each other worker's ring in one step.
 const EVENTS_PER_RING: usize = 32;
 
@@ -100,11 +115,15 @@ pub enum Gauge {
     NeighbourRequests,
     /// Tables' generation in use.
     Generation,
+    /// Flows that ended because their backend is gone, or because a service took their destination over.
+    FlowsEnded,
+    /// Every flow has been looked at with tables of this generation or a later one.
+    SweptGeneration,
 }
 
 impl Gauge {
     /// All, with their names.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Flows, "flows"),
         (Self::FlowsCreated, "flows_created"),
         (Self::FlowsExpired, "flows_expired"),
@@ -113,6 +132,8 @@ impl Gauge {
         (Self::EventsLost, "events_lost"),
         (Self::NeighbourRequests, "neighbour_requests"),
         (Self::Generation, "generation"),
+        (Self::FlowsEnded, "flows_ended"),
+        (Self::SweptGeneration, "swept_generation"),
     ];
 }
 
@@ -132,6 +153,8 @@ pub struct GatewayParts {
     pub neighbours: Arc<Neighbours>,
     /// Stations of the bridge, shared by all workers.
     pub stations: Arc<BridgeMacs>,
+    /// Which backends clients went to last, shared by all workers.
+    pub affinity: Arc<AffinityTable>,
     /// Where the neighbour machine runs.
     pub machine: Machine,
     /// Who owns which flow.
@@ -162,6 +185,8 @@ pub struct Gateway {
     queries: Option<(Consumer<FlowQuery>, Producer<FlowAnswer>)>,
     tended_ms: u32,
     sweep_at: u32,
+    /// The tables' generation when the sweep last began at the first flow.
+    sweep_generation: u64,
 }
 
 /// What one batch is worked on with: lent to the steps from connection tracking on.
@@ -183,6 +208,7 @@ pub(crate) struct Core {
     pub(crate) flows: Flows,
     pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) stations: Arc<BridgeMacs>,
+    pub(crate) affinity: Arc<AffinityTable>,
     pub(crate) ownership: Ownership,
     pub(crate) random: Random,
     pub(crate) source: Box<dyn PacketSource + Send>,
@@ -195,6 +221,8 @@ pub(crate) struct Core {
     pub(crate) hop: forward::Hop,
     /// Where eviction looks next.
     pub(crate) evict_at: u32,
+    /// Where the next scan for a free masquerade port begins.
+    pub(crate) scan_at: u32,
 }
 
 impl Gateway {
@@ -206,6 +234,7 @@ impl Gateway {
             flows: Flows::new(parts.flow_capacity, secret)?,
             neighbours: parts.neighbours,
             stations: parts.stations,
+            affinity: parts.affinity,
             ownership: parts.ownership,
             source: parts.source,
             counters: parts.counters,
@@ -214,6 +243,7 @@ impl Gateway {
             host_limit: TokenBucket::new(parts.host_rate_pps, (parts.host_rate_pps / 10).max(32)),
             identification: random.next_u32() as u16,
             evict_at: 0,
+            scan_at: 0,
             hop: forward::Hop::NONE,
             random,
         };
@@ -226,6 +256,7 @@ impl Gateway {
             queries: parts.queries,
             tended_ms: 0,
             sweep_at: 0,
+            sweep_generation: 0,
         })
     }
 
@@ -258,16 +289,25 @@ impl Gateway {
         events.list.clear();
     }
 
-    /// Ends flows that have been silent too long: a slice of the table.
-    fn expire(&mut self, now_ms: u32) {
-        let timeouts = self.tables.load().timeouts;
+    /// Ends flows that have been silent too long, and those that changes of services end: a slice of the table.
+    fn sweep(&mut self, now_ms: u32) {
+        let tables = self.tables.load();
         let capacity = self.core.flows.capacity() as u32;
-        for _ in 0..SWEEP_PAIRS.min(capacity) {
+        let has_changes = tables.services.needs_sweep();
+        let slice = if has_changes { SWEEP_PAIRS_CHANGED } else { SWEEP_PAIRS };
+        for _ in 0..slice.min(capacity) {
             let pair = self.sweep_at;
-            self.sweep_at = if pair + 1 < capacity { pair + 1 } else { 0 };
-            if conntrack::is_expired(&self.core.flows, pair, &timeouts, now_ms) {
+            if conntrack::is_expired(&self.core.flows, pair, &tables.timeouts, now_ms) {
                 self.core.flows.remove(EntryId(pair * 2));
                 self.core.gauges.add(Gauge::FlowsExpired as usize, 1);
+            } else if has_changes {
+                self.core.follow_changes(pair, tables);
+            }
+            self.sweep_at = pair + 1;
+            if self.sweep_at >= capacity {
+                self.sweep_at = 0;
+                self.core.gauges.set(Gauge::SweptGeneration as usize, self.sweep_generation);
+                self.sweep_generation = tables.generation;
             }
         }
         self.core.gauges.set(Gauge::Flows as usize, self.core.flows.len() as u64);
@@ -322,7 +362,7 @@ impl Pipeline for Gateway {
         }
         self.tended_ms = now_ms;
         self.step_machine(batch, now);
-        self.expire(now_ms);
+        self.sweep(now_ms);
         self.answer_queries(now_ms);
         let generation = self.tables.load().generation;
         self.core.gauges.set(Gauge::Generation as usize, generation);
@@ -415,7 +455,10 @@ impl Core {
             self.forward(turn, index, id);
             return true;
         }
-        if conntrack::has_ended(&self.flows, id, &turn.tables.timeouts, turn.now.millis()) {
+        let services = &turn.tables.services;
+        if conntrack::has_ended(&self.flows, id, &turn.tables.timeouts, turn.now.millis())
+            || (services.needs_sweep() && changes::is_outdated(&self.flows, id, services))
+        {
             // The sweep has not been by. Not taken out here: others of the batch still point to it.
             return false;
         }

@@ -29,6 +29,8 @@ use crate::assembly::{WorkerHandle, WorkerInput, assemble};
 use crate::control::build::{Builder, HostFacts};
 use crate::control::config;
 use crate::control::config::model::Configuration;
+use crate::control::kubernetes::ObjectStore;
+use crate::control::sources::Sources;
 use crate::gateway::Gateway;
 use crate::ownership::visit;
 use crate::report::Report;
@@ -78,10 +80,10 @@ pub enum ReplayError {
 
 /// Replays captures through the gateway that a configuration describes.
 pub fn replay(options: &ReplayOptions) -> Result<ReplayReport, ReplayError> {
-    let loaded = config::load(&options.config).map_err(ReplayError::Configuration)?;
-    let configuration = &loaded.configuration;
+    let sources = Sources::load(&options.sources).map_err(ReplayError::Configuration)?;
+    let configuration = &sources.configuration();
     let places = options.resolve(configuration).map_err(ReplayError::Options)?;
-    let mut run = Replay::new(configuration, options, &places)?;
+    let mut run = Replay::new(configuration, &sources.objects, options, &places)?;
     let mut captures = open(&options.inputs)?;
     run.create_outputs(options, &places)?;
     while let Some((input, record)) = captures.next_record()? {
@@ -90,7 +92,7 @@ pub fn replay(options: &ReplayOptions) -> Result<ReplayReport, ReplayError> {
     run.drain()?;
     run.facts.reordered = captures.reordered();
     let report = run.finish(options, &captures)?;
-    Ok(ReplayReport { warnings: loaded.warnings, ..report })
+    Ok(ReplayReport { warnings: sources.findings(), ..report })
 }
 
 fn open(inputs: &[PortFile]) -> Result<CaptureMerge, CaptureError> {
@@ -114,11 +116,12 @@ struct Replay {
 impl Replay {
     fn new(
         configuration: &Configuration,
+        objects: &ObjectStore,
         options: &ReplayOptions,
         places: &Places,
     ) -> Result<Self, ReplayError> {
         let facts = HostFacts { host_mac: HOST_MAC, host_mtu: 0 };
-        let tables = Builder::new(1, facts).build(configuration)?;
+        let tables = Builder::new(1, facts).build_with(configuration, objects)?;
         let pool = MemoryPool::new(BUFFERS);
         let ports: Vec<MemoryPort> = configuration.ports.iter().map(|_| MemoryPort::new()).collect();
         let queues = ports.iter().map(|port| Some(Box::new(port.clone()) as Box<dyn PortQueue>)).collect();

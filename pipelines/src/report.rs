@@ -162,6 +162,17 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// From what `value` says of each counter.
+    fn of(value: impl Fn(SlotCounter) -> u64) -> Self {
+        Self {
+            connections: value(SlotCounter::Connections),
+            packets_in: value(SlotCounter::PacketsIn),
+            bytes_in: value(SlotCounter::BytesIn),
+            packets_out: value(SlotCounter::PacketsOut),
+            bytes_out: value(SlotCounter::BytesOut),
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.packets_in += other.packets_in;
@@ -250,12 +261,7 @@ impl Report {
                 .map(|code| drop_report(code, parts))
                 .filter(|drop| drop.packets > 0)
                 .collect(),
-            services: tables
-                .services
-                .services
-                .iter()
-                .map(|service| service_report(service, tables))
-                .collect(),
+            services: tables.services.iter().map(|service| service_report(service, tables)).collect(),
         };
         // Stable: of equally frequent reasons the earlier stage's comes first.
         report.drops.sort_by_key(|drop| core::cmp::Reverse(drop.packets));
@@ -340,16 +346,7 @@ fn drop_report(code: usize, parts: &[(WorkerCounters, Counters)]) -> DropReport 
 }
 
 fn service_report(service: &ServicePort, tables: &Tables) -> ServiceReport {
-    let sum = |slot: u32, counter: SlotCounter| {
-        tables.backend_counters.iter().map(|counters| counters.get(slot, counter)).sum::<u64>()
-    };
-    let traffic_of = |slot: u32| Traffic {
-        connections: sum(slot, SlotCounter::Connections),
-        packets_in: sum(slot, SlotCounter::PacketsIn),
-        bytes_in: sum(slot, SlotCounter::BytesIn),
-        packets_out: sum(slot, SlotCounter::PacketsOut),
-        bytes_out: sum(slot, SlotCounter::BytesOut),
-    };
+    let traffic_of = |slot: u32| Traffic::of(|counter| tables.slot_value(slot, counter));
     let backend_report = |backend: &crate::table::service::Backend| BackendReport {
         address: Ipv4Addr::from(backend.address),
         port: backend.port,
@@ -357,18 +354,21 @@ fn service_report(service: &ServicePort, tables: &Tables) -> ServiceReport {
         traffic: traffic_of(backend.slot),
     };
     let backends: Vec<BackendReport> = service.backends.iter().map(backend_report).collect();
-    let mut traffic = Traffic::default();
-    service.counted_slots.iter().for_each(|slot| traffic.add(&traffic_of(*slot)));
+    // What backends had counted before they went stays in the service's sums: its counters never go down.
+    let mut traffic = Traffic::of(|counter| service.gone[counter as usize]);
+    let listed = service.backends.iter().map(|backend| backend.slot);
+    let others = service.facts.other_slots.iter().copied();
+    listed.chain(others).chain([service.slot]).for_each(|slot| traffic.add(&traffic_of(slot)));
     ServiceReport {
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-        port_name: service.port_name.clone(),
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
+        port_name: service.port_name.to_string(),
         protocol: service.protocol.name(),
         address: Ipv4Addr::from(service.cluster_ip),
         port: service.port,
         node_port: service.node_port,
         traffic,
-        refused: sum(service.slot, SlotCounter::Refused),
+        refused: tables.slot_value(service.slot, SlotCounter::Refused),
         backends,
     }
 }

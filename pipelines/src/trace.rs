@@ -22,9 +22,11 @@ use engine::table::pages::PageArrayError;
 
 use crate::control::build::{Builder, HostFacts};
 use crate::control::config::model::Configuration;
+use crate::control::kubernetes::ObjectStore;
 use crate::drop_reason::{DropReason, describe};
 use crate::flow::Flows;
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 
 use grammar::PacketSpec;
 use ingress::Arrival;
@@ -78,16 +80,18 @@ struct Scene<'a> {
 /// Traces a packet. `places` says where a key of the configuration is written.
 pub fn trace(
     configuration: &Configuration,
+    objects: &ObjectStore,
     places: &dyn Fn(&str) -> Option<String>,
     question: &Question,
 ) -> Result<Trace, TraceError> {
     let workers = configuration.workers.cores.len().max(1);
-    let tables = Builder::new(workers, HostFacts::default()).build(configuration)?;
+    let tables = Builder::new(workers, HostFacts::default()).build_with(configuration, objects)?;
     let arrival = Arrival::find(&tables, &question.packet, question.ingress.as_ref())?;
     let mut random = Random::new(question.seed);
     let flows = Flows::new(FLOWS, HashSecret::new(random.next_u64(), random.next_u64()))?;
     let scene = Scene { configuration, tables: &tables, places };
-    let mut walk = Walk { scene, question, arrival, flows, random, workers, steps: Vec::new() };
+    let affinity = AffinityTable::new(FLOWS, random.next_u64());
+    let mut walk = Walk { scene, question, arrival, flows, random, affinity, workers, steps: Vec::new() };
     Ok(walk.run())
 }
 

@@ -162,9 +162,8 @@ fn added_backend_gets_new_connections_and_leaves_old_ones_alone() {
         .publisher
         .current()
         .services
-        .services
         .iter()
-        .find(|port| port.name == "data-product")
+        .find(|port| &*port.name == "data-product")
         .unwrap()
         .backends[0];
     let connections = world.slot(first.slot, SlotCounter::Connections);

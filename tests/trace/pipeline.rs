@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pipelines::control::kubernetes::ObjectStore;
 use pipelines::trace::grammar::{PacketSpec, Transport};
 use pipelines::trace::{Question, trace};
 use serde_json::{Value, json};
@@ -123,7 +124,7 @@ pub(crate) fn traces(world: &World, packet: &PacketSpec) -> Vec<Value> {
     let mut found: Vec<Value> = Vec::new();
     for seed in 0..100 {
         let question = Question { packet: *packet, ingress: None, seed };
-        let trace = trace(&world.configuration, &|_| None, &question).unwrap();
+        let trace = trace(&world.configuration, &ObjectStore::new(), &|_| None, &question).unwrap();
         let candidates = trace.candidates.len();
         let trace = serde_json::to_value(trace).unwrap();
         if !found.iter().any(|other| other["chosen"] == trace["chosen"]) {

@@ -1,8 +1,10 @@
 //! Tables without gateway words: what is looked up for packets.
 
 pub mod atomic_map;
+pub mod chunked_vec;
 pub mod flow;
 pub mod lpm;
 pub mod pages;
 pub mod seqlock;
+pub mod sharded_map;
 mod tags;

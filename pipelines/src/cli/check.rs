@@ -1,20 +1,20 @@
 //! `pollgate check`
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use pipelines::control::config::{self, Diagnostic};
+use pipelines::control::sources::Sources;
 use serde_json::json;
 
 use super::output;
+use super::sources::SourceArguments;
 
 #[derive(Args)]
 pub(super) struct CheckArguments {
-    /// The configuration file (docs/configuration.md).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    sources: SourceArguments,
     /// Also look at what only this machine can tell: cores, devices, hugepages, sockets.
     #[arg(long)]
     host: bool,
@@ -28,7 +28,7 @@ pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
     let found = findings(arguments);
     let errors = found.iter().filter(|finding| finding.is_error()).count();
     let warnings = found.len() - errors;
-    let file = arguments.config.display().to_string();
+    let file = arguments.sources.title();
     let mut text = String::new();
     if arguments.json {
         let report = json!({ "file": file, "errors": errors, "warnings": warnings, "diagnostics": found });
@@ -49,12 +49,13 @@ pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
 }
 
 fn findings(arguments: &CheckArguments) -> Vec<Diagnostic> {
-    let loaded = match config::load(&arguments.config) {
-        Ok(loaded) => loaded,
+    let sources = match Sources::load(&arguments.sources.paths()) {
+        Ok(sources) => sources,
         Err(report) => return report.diagnostics,
     };
-    let mut found = loaded.warnings.clone();
+    let mut found = sources.findings();
     if arguments.host {
+        let Sources { loaded, .. } = &sources;
         found.extend(loaded.locate(config::run_requirements(&loaded.configuration)));
         found.extend(loaded.locate(config::host_check(&loaded.configuration)));
     }

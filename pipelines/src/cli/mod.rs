@@ -6,12 +6,13 @@ mod output;
 mod replay;
 mod run;
 mod show;
+mod sources;
 mod trace;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use sources::SourceArguments;
 
 /// A kernel-bypass gateway for Kubernetes overlay networks.
 #[derive(Parser)]
@@ -27,7 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again.
-    Run(ConfigArgument),
+    Run(SourceArguments),
     /// Finds everything that is wrong with a configuration, and changes nothing.
     ///
     /// Exit status: 0 without errors (warnings may be there), 1 with errors, 2 for a wrong command line.
@@ -43,13 +44,6 @@ enum Command {
     Show(show::ShowArguments),
 }
 
-#[derive(Args)]
-struct ConfigArgument {
-    /// The configuration file (docs/configuration.md).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-}
-
 /// Reads the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
         return output::usage(&format!("--log-level {}: {error}", arguments.log_level));
     }
     match arguments.command {
-        Command::Run(argument) => run::run(&argument.config),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Replay(arguments) => replay::replay(arguments),
         Command::Trace(arguments) => trace::trace(&arguments),

@@ -1,6 +1,5 @@
 //! `pollgate replay`
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,12 +7,12 @@ use pipelines::replay::{PortFile, ReplayError, ReplayOptions, ReplayReport, repl
 use tracing::warn;
 
 use super::output;
+use super::sources::SourceArguments;
 
 #[derive(Args)]
 pub(super) struct ReplayArguments {
-    /// The configuration file (docs/configuration.md).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    sources: SourceArguments,
     /// What came in by a port: its name, or `host`, and a pcap or pcapng file. Several are merged by time.
     #[arg(long = "in", value_name = "PORT=FILE", required = true)]
     inputs: Vec<PortFile>,
@@ -34,7 +33,7 @@ pub(super) struct ReplayArguments {
 /// Replays and prints all counters. Success: every packet is accounted for and every buffer came back.
 pub(super) fn replay(arguments: ReplayArguments) -> ExitCode {
     let options = ReplayOptions {
-        config: arguments.config,
+        sources: arguments.sources.paths(),
         inputs: arguments.inputs,
         outputs: arguments.outputs,
         seed: arguments.seed,

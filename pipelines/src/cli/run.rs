@@ -1,17 +1,17 @@
 //! `pollgate run`
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::output;
+use super::sources::SourceArguments;
 
 /// Runs the gateway to its end. Success: every packet is accounted for and every buffer came back.
 #[cfg(feature = "dpdk")]
-pub(super) fn run(path: &Path) -> ExitCode {
-    let outcome = match pipelines::control::runtime::run(path) {
+pub(super) fn run(arguments: &SourceArguments) -> ExitCode {
+    let outcome = match pipelines::control::runtime::run(&arguments.paths()) {
         Ok(outcome) => outcome,
         Err(pipelines::control::runtime::RunError::Refused(report)) => {
-            return output::failure(&format!("{} cannot be run:\n{report}", path.display()));
+            return output::failure(&format!("{} cannot be run:\n{report}", arguments.title()));
         }
         Err(error) => return output::failure(&error.to_string()),
     };
@@ -33,7 +33,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
 
 /// Says that there is nothing to run on.
 #[cfg(not(feature = "dpdk"))]
-pub(super) fn run(_path: &Path) -> ExitCode {
+pub(super) fn run(_arguments: &SourceArguments) -> ExitCode {
     output::failure(
         "this build has no devices: it was made without the feature `dpdk`. Build it with `cargo build --release` on \
          a machine with DPDK 22.11 or later (Debian: libdpdk-dev). `check` and `replay` need no devices",

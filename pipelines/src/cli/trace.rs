@@ -1,21 +1,21 @@
 //! `pollgate trace`
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use pipelines::control::config;
+use pipelines::control::sources::Sources;
 use pipelines::trace::grammar::{PacketSpec, ParsePacketError};
 use pipelines::trace::{Ingress, Question, TraceError, trace as run};
 use tracing::warn;
 
 use super::output;
+use super::sources::SourceArguments;
 
 #[derive(Args)]
 pub(super) struct TraceArguments {
-    /// The configuration file (docs/configuration.md).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    sources: SourceArguments,
     /// The packet: `tcp|udp|sctp A:p > B:p [flags S] [ttl N] [len N] [df]`, `icmp echo A > B [id N]`, `gre A > B`.
     #[arg(long, value_name = "PACKET")]
     packet: String,
@@ -39,16 +39,16 @@ pub(super) fn trace(arguments: &TraceArguments) -> ExitCode {
         Ok(question) => question,
         Err(reason) => return output::usage(&reason),
     };
-    let loaded = match config::load(&arguments.config) {
-        Ok(loaded) => loaded,
+    let sources = match Sources::load(&arguments.sources.paths()) {
+        Ok(sources) => sources,
         Err(report) => return output::failure(&report.to_string()),
     };
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    sources.findings().iter().for_each(|finding| warn!("{finding}"));
     let places = |key: &str| {
-        let place = config::place_of(&arguments.config, key)?;
+        let place = config::place_of(arguments.sources.config.as_deref()?, key)?;
         Some(format!("{}:{}", place.file, place.line))
     };
-    let trace = match run(&loaded.configuration, &places, &question) {
+    let trace = match run(&sources.configuration(), &sources.objects, &places, &question) {
         Ok(trace) => trace,
         Err(TraceError::Ingress(reason)) => return output::usage(&reason),
         Err(error) => return output::failure(&error.to_string()),

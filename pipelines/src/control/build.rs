@@ -1,5 +1,6 @@
-//! From a configuration to tables: pure, but for the counter slots it remembers.
+//! From a configuration and objects to tables.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use engine::table::lpm::LpmError;
@@ -8,12 +9,18 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::control::config::model::{Configuration, Conntrack, InterfaceName, PortRole, Service};
-use crate::control::slots::Slots;
+use crate::control::kubernetes::ObjectStore;
+use crate::control::services::builder::{ServiceBuilder, ServiceSettings};
+use crate::control::services::categorize::NodeIdentity;
+use crate::control::services::desired::ServiceKey;
+use crate::control::services::desired_of_toml;
 use crate::prefix::Ipv4Prefix;
 use crate::table::interface::{HOST_INTERFACE, Interface, InterfaceId, InterfaceKind, PortRecord};
 use crate::table::route::{Route, RouteSource, RouteTable};
-use crate::table::service::{Backend, ServicePort, ServiceTable};
-use crate::table::{BridgeTable, MasqueradeRules, OverlayTable, SlotCounters, Tables, Timeouts};
+use crate::table::service::ServiceTable;
+use crate::table::{
+    BridgeTable, MasqueradeRules, OverlayTable, SlotCounter, SlotCounters, Tables, Timeouts, slot_sum,
+};
 
 /// What only the running process knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,51 +31,64 @@ pub struct HostFacts {
     pub host_mtu: u16,
 }
 
-/// Builds one generation after another.
+/// Which source a service comes from: the lower goes first where two claim one address.
+const SOURCE_TOML: u8 = 0;
+const SOURCE_KUBERNETES: u8 = 1;
+
+/// Builds one generation after another: all of it when the configuration changes, and what changed of the services when
+/// objects do.
 pub struct Builder {
     facts: HostFacts,
-    worker_count: usize,
-    slots: Slots,
-    /// Slots of all backends that each service port has ever had, by its title.
-    backend_slots: std::collections::HashMap<String, std::collections::BTreeSet<u32>>,
+    services: ServiceBuilder,
+    /// The configuration's services as they were built last, each with its place there.
+    written: HashMap<ServiceKey, (usize, Service), FxBuildHasher>,
     generation: u64,
     counters: Arc<Vec<SlotCounters>>,
+    last: Option<Tables>,
 }
 
 impl Builder {
     /// A builder for this many workers.
     pub fn new(worker_count: usize, facts: HostFacts) -> Self {
-        let counters = Arc::new(vec![SlotCounters::default(); worker_count.max(1)]);
         Self {
             facts,
-            worker_count: worker_count.max(1),
-            slots: Slots::default(),
-            backend_slots: std::collections::HashMap::new(),
+            services: ServiceBuilder::default(),
+            written: HashMap::default(),
             generation: 0,
-            counters,
+            counters: Arc::new(vec![SlotCounters::default(); worker_count.max(1)]),
+            last: None,
         }
     }
 
-    /// The tables of a configuration. Fails only with more routes than a table holds.
+    /// The tables of a configuration without any objects. Fails only with more routes than a table holds.
     pub fn build(&mut self, configuration: &Configuration) -> Result<Tables, LpmError> {
+        self.build_with(configuration, &ObjectStore::new())
+    }
+
+    /// The tables of a configuration and all objects.
+    pub fn build_with(
+        &mut self,
+        configuration: &Configuration,
+        objects: &ObjectStore,
+    ) -> Result<Tables, LpmError> {
         let numbering = Numbering::new(configuration);
-        let interfaces = interfaces(configuration, &numbering, &self.facts);
-        let services = self.services(configuration);
-        let slot_count = self.slots.len();
-        let grown: Vec<SlotCounters> =
-            self.counters.iter().map(|counters| counters.grown(slot_count)).collect();
-        debug_assert_eq!(grown.len(), self.worker_count);
-        self.counters = Arc::new(grown);
-        self.generation += 1;
+        // First what can fail, so that it changes nothing.
+        let routes = Arc::new(RouteTable::build(routes(configuration, &numbering))?);
+        self.apply_services(configuration, objects);
         let settings = &configuration.service_settings;
-        Ok(Tables {
-            generation: self.generation,
-            ports: ports(configuration, &numbering),
-            overlay: overlay(configuration, &numbering),
-            bridge: bridge(configuration, &numbering),
-            neighbours: neighbours(configuration, &numbering),
-            routes: Arc::new(RouteTable::build(routes(configuration, &numbering))?),
-            services: ServiceTable::build(services, &node_port_addresses(configuration)),
+        let mut own: Vec<u32> = own_addresses(configuration).into_iter().map(u32::from).collect();
+        own.extend(node_port_addresses(configuration));
+        own.sort_unstable();
+        own.dedup();
+        let tables = Tables {
+            generation: 0,
+            ports: Arc::new(ports(configuration, &numbering)),
+            overlay: overlay(configuration, &numbering).map(Arc::new),
+            bridge: bridge(configuration, &numbering).map(Arc::new),
+            neighbours: Arc::new(neighbours(configuration, &numbering)),
+            own_addresses: Arc::new(own),
+            routes,
+            services: ServiceTable::default(),
             service_cidrs: settings.service_cidrs.clone(),
             masquerade: MasqueradeRules {
                 pod_cidrs: settings.pod_cidrs.clone(),
@@ -88,48 +108,90 @@ impl Builder {
                 configuration.exception.as_ref().map_or(MacAddress::default(), |exception| exception.mac),
             ),
             backend_counters: Arc::clone(&self.counters),
-            interfaces,
-        })
+            slot_bases: self.services.slot_bases(),
+            interfaces: Arc::new(interfaces(configuration, &numbering, &self.facts)),
+        };
+        Ok(self.finish(tables))
     }
 
-    fn services(&mut self, configuration: &Configuration) -> Vec<Arc<ServicePort>> {
-        let mut ports = Vec::new();
-        for service in &configuration.services {
-            for index in 0..service.ports.len() {
-                ports.push(Arc::new(self.service_port(service, index)));
+    /// The tables of the last configuration after objects changed. None: nothing was built yet.
+    pub fn update(&mut self, objects: &ObjectStore, changed: &BTreeSet<ServiceKey>) -> Option<Tables> {
+        let last = self.last.take()?;
+        changed.iter().for_each(|key| self.apply_object(objects, key));
+        Some(self.finish(last))
+    }
+
+    /// Makes everything in the tables that services and their counters need the next generation's.
+    fn finish(&mut self, mut tables: Tables) -> Tables {
+        self.generation += 1;
+        tables.generation = self.generation;
+        tables.services = self.services.table(self.generation);
+        let slots = self.services.slot_count();
+        if self.counters.iter().any(|counters| counters.capacity() < slots) {
+            self.counters = Arc::new(self.counters.iter().map(|counters| counters.grown(slots)).collect());
+        }
+        tables.backend_counters = Arc::clone(&self.counters);
+        tables.slot_bases = self.services.slot_bases();
+        self.last = Some(tables.clone());
+        tables
+    }
+
+    fn apply_services(&mut self, configuration: &Configuration, objects: &ObjectStore) {
+        let all_anew = self.services.set(service_settings(configuration, objects));
+        let mut gone: HashSet<ServiceKey> = self.services.keys().cloned().collect();
+        let before = core::mem::take(&mut self.written);
+        for (place, service) in configuration.services.iter().enumerate() {
+            let key = ServiceKey::new(&service.namespace, &service.name);
+            gone.remove(&key);
+            let is_same = before.get(&key).is_some_and(|old| (old.0, &old.1) == (place, service));
+            if all_anew || !is_same {
+                self.services.apply(&desired_of_toml(service, place), SOURCE_TOML);
+            }
+            self.written.insert(key, (place, service.clone()));
+        }
+        for key in objects.service_keys() {
+            self.apply_object(objects, key);
+            if objects.desired(key).is_some() {
+                gone.remove(key);
             }
         }
-        ports
+        gone.iter().for_each(|key| self.services.remove(key));
     }
 
-    fn service_port(&mut self, service: &Service, index: usize) -> ServicePort {
-        let port = &service.ports[index];
-        let mut service_port = ServicePort {
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
-            port_name: port.name.clone(),
-            protocol: port.protocol,
-            cluster_ip: service.cluster_ip.into(),
-            port: port.port,
-            node_port: port.node_port,
-            ..ServicePort::default()
-        };
-        let title = format!("{} {}/{}", service_port.title(), port.port, port.protocol.name());
-        service_port.slot = self.slots.number(&title);
-        service_port.backends = port
-            .backends
-            .iter()
-            .map(|backend| Backend {
-                address: backend.address.into(),
-                port: backend.port,
-                weight: backend.weight,
-                slot: self.slots.number(&format!("{title} {}:{}", backend.address, backend.port)),
-            })
-            .collect();
-        let counted = self.backend_slots.entry(title).or_default();
-        counted.extend(service_port.backends.iter().map(|backend| backend.slot));
-        service_port.counted_slots = counted.iter().copied().collect();
-        service_port.prepare()
+    /// Takes over what objects say of one service. One of the same name in the configuration goes first.
+    fn apply_object(&mut self, objects: &ObjectStore, key: &ServiceKey) {
+        if self.written.contains_key(key) {
+            return;
+        }
+        match objects.desired(key) {
+            Some(desired) => self.services.apply(&desired, SOURCE_KUBERNETES),
+            None => self.services.remove(key),
+        }
+    }
+
+    /// The service table's builder: health, time, what is not in force.
+    pub fn services(&mut self) -> &mut ServiceBuilder {
+        &mut self.services
+    }
+
+    /// Frees what no flow refers to any more, as all workers have been through their flows with tables of generation
+    /// `swept` or later. True: new tables are due.
+    pub fn reclaim(&mut self, swept: u64) -> bool {
+        let counters = Arc::clone(&self.counters);
+        let values = |slot| SlotCounter::ALL.map(|counter| slot_sum(&counters, slot, counter));
+        self.services.reclaim(swept, &values)
+    }
+}
+
+/// What building services depends on beside them.
+fn service_settings(configuration: &Configuration, objects: &ObjectStore) -> ServiceSettings {
+    let name = configuration.node.name.as_str();
+    let node_port_addresses = node_port_addresses(configuration);
+    ServiceSettings {
+        node: NodeIdentity { name: name.into(), zone: objects.node(name).and_then(|node| node.zone.clone()) },
+        node_address: primary_addresses(configuration).first().map(|address| u32::from(*address)),
+        node_port_addresses,
+        drain_timeout_s: configuration.service_settings.drain_timeout_s,
     }
 }
 
@@ -297,14 +359,18 @@ pub fn own_addresses(configuration: &Configuration) -> Vec<core::net::Ipv4Addr> 
     addresses
 }
 
+/// The node's primary addresses: all of them unless some are named.
+fn primary_addresses(configuration: &Configuration) -> &[core::net::Ipv4Addr] {
+    let node = &configuration.node;
+    if node.primary_addresses.is_empty() { &node.addresses } else { &node.primary_addresses }
+}
+
 /// The node's addresses that node ports are answered on.
 pub fn node_port_addresses(configuration: &Configuration) -> Vec<u32> {
     let settings = &configuration.service_settings;
     let node = &configuration.node;
     if settings.node_port_addresses.is_empty() {
-        let primary =
-            if node.primary_addresses.is_empty() { &node.addresses } else { &node.primary_addresses };
-        return primary.iter().copied().map(u32::from).collect();
+        return primary_addresses(configuration).iter().copied().map(u32::from).collect();
     }
     let selected =
         |address: &u32| settings.node_port_addresses.iter().any(|prefix| prefix.contains(*address));

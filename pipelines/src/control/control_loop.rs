@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often retired tables are asked for, while there are some.
 const RECLAIM_TICK: Duration = Duration::from_millis(20);
 
-/// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the file that
+/// Does what comes until something says stop, and looks after the threads meanwhile. `path` is the configuration that
 /// `reloader` reads; `seen` is what it was when the running configuration was read.
 pub fn control_loop(
     path: &Path,
@@ -29,42 +29,101 @@ pub fn control_loop(
     running: &mut Running,
     events: &Receiver<ControlEvent>,
 ) {
+    tell(&mut reloader, running);
+    // Changes of objects that wait for workers to let go of earlier tables.
+    let mut is_due = false;
     loop {
-        let tick = if running.reclaim() > 0 { RECLAIM_TICK } else { TICK };
-        let mut event = match events.recv_timeout(tick) {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) if running.is_alive() => continue,
-            Err(RecvTimeoutError::Timeout) => ControlEvent::Stop("a thread that met a defect"),
-            Err(RecvTimeoutError::Disconnected) => ControlEvent::Stop("nobody can signal any more"),
+        let waits = running.reclaim() > 0 || is_due || reloader.is_waiting();
+        let mut event = match events.recv_timeout(if waits { RECLAIM_TICK } else { TICK }) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) if running.is_alive() => None,
+            Err(RecvTimeoutError::Timeout) => Some(ControlEvent::Stop("a thread that met a defect")),
+            Err(RecvTimeoutError::Disconnected) => Some(ControlEvent::Stop("nobody can signal any more")),
         };
-        if event == ControlEvent::FileTouched {
-            event = settle(events);
+        if let Some(ControlEvent::FileTouched | ControlEvent::ManifestsTouched) = event {
+            event = Some(settle(events, event));
         }
         match event {
-            ControlEvent::Stop(reason) => {
+            Some(ControlEvent::Stop(reason)) => {
                 info!(reason, "stopping");
                 return;
             }
-            ControlEvent::FileTouched if Fingerprint::of(path) == seen => {}
-            ControlEvent::FileTouched | ControlEvent::Reload => {
-                seen = Fingerprint::of(path);
-                reload(&mut reloader, running);
+            Some(ControlEvent::Reload | ControlEvent::FileTouched) => {
+                // A signal reads everything again; a touched folder, what differs.
+                let is_asked = event == Some(ControlEvent::Reload);
+                let now = Fingerprint::of(path);
+                if is_asked || now != seen {
+                    seen = now;
+                    is_due |= refresh(&mut reloader, running).is_none();
+                    reload(&mut reloader, running);
+                }
             }
+            Some(ControlEvent::ManifestsTouched) => is_due = true,
+            None => {}
         }
+        if is_due {
+            is_due = refresh(&mut reloader, running).is_none();
+        }
+        tend(&mut reloader, running);
     }
 }
 
-/// Waits until the folder is quiet. Gives what is to be done then: a signal goes before.
-fn settle(events: &Receiver<ControlEvent>) -> ControlEvent {
+/// Waits until the folders are quiet. Gives what is to be done then: a signal goes before, and manifests are looked at in
+/// any case.
+fn settle(events: &Receiver<ControlEvent>, first: Option<ControlEvent>) -> ControlEvent {
     let deadline = Instant::now() + QUIET_PATIENCE;
+    let mut touched = first.unwrap_or(ControlEvent::FileTouched);
     while Instant::now() < deadline {
         match events.recv_timeout(QUIET) {
-            Ok(ControlEvent::FileTouched) => {}
+            // The configuration's change brings the manifests' with it.
+            Ok(ControlEvent::FileTouched) => touched = ControlEvent::FileTouched,
+            Ok(ControlEvent::ManifestsTouched) => {}
             Ok(event) => return event,
             Err(_) => break,
         }
     }
-    ControlEvent::FileTouched
+    touched
+}
+
+/// Takes over what changed in the manifests. None: not yet, since workers still use too many earlier tables.
+fn refresh(reloader: &mut Reloader, running: &mut Running) -> Option<()> {
+    running.can_publish().ok()?;
+    match reloader.refresh() {
+        Ok(Some(tables)) => {
+            let (generation, services) = (tables.generation, tables.services.iter().count());
+            // There was room for them just before.
+            running.publish(tables).ok()?;
+            info!(generation, service_ports = services, "objects changed");
+        }
+        Ok(None) => {}
+        Err(reason) => {
+            running.view().reloads.note_failed(&reason.to_string());
+            error!("{reason}: the objects stay as they were");
+        }
+    }
+    tell(reloader, running);
+    Some(())
+}
+
+/// Says what is wrong with objects and was not before.
+fn tell(reloader: &mut Reloader, running: &Running) {
+    for finding in reloader.news() {
+        warn!("{finding}");
+    }
+    running.view().set_objects(reloader.objects().counts());
+}
+
+/// Frees what the workers' sweeps let go.
+fn tend(reloader: &mut Reloader, running: &mut Running) {
+    if !reloader.is_waiting() || running.can_publish().is_err() {
+        return;
+    }
+    let view = running.view();
+    let (swept, now_s) = (view.swept_generation(), view.started.elapsed().as_secs());
+    if let Some(tables) = reloader.tend(swept, now_s) {
+        // There was room for them just before.
+        let _ = running.publish(tables);
+    }
 }
 
 fn reload(reloader: &mut Reloader, running: &mut Running) {
@@ -98,6 +157,15 @@ mod tests {
     use super::*;
     use crate::control::testing::{CONFIGURATION, start, wait_for};
 
+    /// Ends the loop also when the test fails.
+    struct StopOnDrop(mpsc::Sender<ControlEvent>);
+
+    impl Drop for StopOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.send(ControlEvent::Stop("the test"));
+        }
+    }
+
     #[test]
     fn reloads_take_effect_and_broken_files_leave_the_tables_in_place() {
         use core::sync::atomic::Ordering::Relaxed;
@@ -110,6 +178,7 @@ mod tests {
             let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
             let control = scope.spawn(move || control_loop(file, seen, reloader, running, &events));
+            let stop = StopOnDrop(sender.clone());
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);
 
@@ -122,7 +191,7 @@ mod tests {
             std::fs::write(&path, CONFIGURATION.replace("name = \"web\"", "name = \"shop\"")).unwrap();
             sender.send(ControlEvent::FileTouched).unwrap();
             wait_for("the changed file", || (generation() == 3).then_some(()));
-            assert_eq!(view.tables().services.services[0].name, "shop");
+            assert!(view.tables().services.iter().any(|service| &*service.name == "shop"));
 
             std::fs::write(&path, "[node]\nnane = 1\n").unwrap();
             sender.send(ControlEvent::FileTouched).unwrap();
@@ -132,9 +201,12 @@ mod tests {
                 "{}",
                 view.reloads.last_error()
             );
-            assert_eq!((generation(), view.reloads.applied.load(Relaxed)), (3, 2));
+            assert_eq!(view.reloads.applied.load(Relaxed), 2);
+            assert!(view.tables().services.iter().any(|service| &*service.name == "shop"));
+            // The renamed service's slots are free once the worker has been through its flows.
+            wait_for("the sweep", || (!view.tables().services.needs_sweep()).then_some(()));
 
-            sender.send(ControlEvent::Stop("the test")).unwrap();
+            drop(stop);
             control.join().unwrap();
         });
         assert_eq!(gateway.running.reclaim(), 0);

@@ -7,6 +7,8 @@ pub enum ControlEvent {
     Reload,
     /// Something happened in the configuration's folder.
     FileTouched,
+    /// Something happened to the manifests.
+    ManifestsTouched,
     /// End, because of this.
     Stop(&'static str),
 }

@@ -9,9 +9,11 @@ pub mod cores;
 mod devices;
 pub mod events;
 pub mod flow_questions;
+pub mod health;
 pub mod host_link;
 pub mod kubernetes;
 pub mod metrics;
+pub mod nodes;
 pub mod reload;
 pub mod running;
 #[cfg(feature = "dpdk")]
@@ -20,6 +22,7 @@ pub mod services;
 pub mod show;
 pub mod signals;
 pub mod slots;
+pub mod sources;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -3,18 +3,26 @@
 //! What cannot change without a restart (threads, devices, sizes) stays as it runs, by the names of its ports; all else
 //! becomes new tables. A file with an error, or one that needs ports which are not open, changes nothing at all.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 use crate::control::build::Builder;
 use crate::control::config::model::{Configuration, InterfaceName, PortRole};
 use crate::control::config::{self, Diagnostic};
+use crate::control::kubernetes::{FolderError, ManifestFolder, ObjectStore};
+use crate::control::nodes::with_nodes;
+use crate::control::sources::{SourcePaths, Sources, conflicts, double_services};
 use crate::table::Tables;
 
 /// Reads, merges and builds.
 pub struct Reloader {
-    path: PathBuf,
+    paths: SourcePaths,
+    /// As it is written, on the parts that run.
     running: Configuration,
+    objects: ObjectStore,
+    folder: Option<ManifestFolder>,
     builder: Builder,
+    /// What was said of the objects already.
+    told: BTreeSet<String>,
 }
 
 /// What a reload brings.
@@ -47,22 +55,73 @@ pub enum ReloadError {
     /// More routes than a table holds.
     #[error("the routes do not fit into a table: {0}")]
     Routes(#[from] engine::table::lpm::LpmError),
+    /// The manifests.
+    #[error(transparent)]
+    Manifests(#[from] FolderError),
 }
 
 impl Reloader {
-    /// For the file that the running configuration came from, and the builder that built its tables.
-    pub fn new(path: &Path, running: Configuration, builder: Builder) -> Self {
-        Self { path: path.to_owned(), running, builder }
+    /// For the sources that the running tables were built from, and the builder that built them.
+    pub fn new(paths: SourcePaths, sources: Sources, builder: Builder) -> Self {
+        let Sources { loaded, objects, folder } = sources;
+        Self { paths, running: loaded.configuration, objects, folder, builder, told: BTreeSet::new() }
     }
 
-    /// Reads the file and builds tables from it. With an error nothing has changed.
+    /// Reads the configuration and builds tables from it and the objects. With an error nothing has changed.
     pub fn reload(&mut self) -> Result<Reload, ReloadError> {
-        let loaded = config::load(&self.path)?;
+        let loaded = self.paths.read()?;
         let restart_keys = config::restart_needed(&self.running, &loaded.configuration);
         let merged = keep_running_parts(&self.running, loaded.configuration)?;
-        let tables = self.builder.build(&merged)?;
+        let (effective, notes) = with_nodes(&merged, &self.objects);
+        let tables = self.builder.build_with(&effective, &self.objects)?;
         self.running = merged;
-        Ok(Reload { tables, warnings: loaded.warnings, restart_keys })
+        Ok(Reload { tables, warnings: [loaded.warnings, notes].concat(), restart_keys })
+    }
+
+    /// Reads the manifests that changed and builds what that concerns. None: nothing that matters changed.
+    pub fn refresh(&mut self) -> Result<Option<Tables>, ReloadError> {
+        let Some(folder) = &mut self.folder else { return Ok(None) };
+        let changes = folder.refresh(&mut self.objects)?;
+        if changes.nodes {
+            let (effective, _) = with_nodes(&self.running, &self.objects);
+            return Ok(Some(self.builder.build_with(&effective, &self.objects)?));
+        }
+        let concerned: BTreeSet<_> = changes.services.union(&changes.moved).cloned().collect();
+        if concerned.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.builder.update(&self.objects, &concerned))
+    }
+
+    /// Frees what no flow refers to any more, and ends what has drained: every worker has been through its flows with
+    /// tables of generation `swept` or later, and it is second `now_s`. New tables, if that makes some.
+    pub fn tend(&mut self, swept: u64, now_s: u64) -> Option<Tables> {
+        self.builder.services().set_time(now_s);
+        if !self.builder.reclaim(swept) {
+            return None;
+        }
+        self.builder.update(&self.objects, &BTreeSet::new())
+    }
+
+    /// Whether [`Self::tend`] has anything to wait for.
+    pub fn is_waiting(&mut self) -> bool {
+        self.builder.services().is_waiting()
+    }
+
+    /// What is wrong with the objects now and was not said before.
+    pub fn news(&mut self) -> Vec<Diagnostic> {
+        let mut found: Vec<Diagnostic> = self.objects.findings().iter().map(Diagnostic::from).collect();
+        found.extend(conflicts(self.builder.services()));
+        found.extend(double_services(&self.running, &self.objects));
+        let texts: BTreeSet<String> = found.iter().map(Diagnostic::to_string).collect();
+        let told = core::mem::replace(&mut self.told, texts);
+        found.retain(|finding| !told.contains(&finding.to_string()));
+        found
+    }
+
+    /// The objects.
+    pub fn objects(&self) -> &ObjectStore {
+        &self.objects
     }
 }
 
@@ -93,6 +152,7 @@ fn keep_running_parts(running: &Configuration, mut new: Configuration) -> Result
     new.metrics.clone_from(&running.metrics);
     new.exception.clone_from(&running.exception);
     new.conntrack.capacity = running.conntrack.capacity;
+    new.service_settings.affinity_capacity = running.service_settings.affinity_capacity;
     if running.workers.cores.len() > 1 {
         // By these several workers find a flow's owner.
         new.node.addresses.clone_from(&running.node.addresses);
@@ -226,7 +286,10 @@ port = "pod-2"
         let running = parsed(CONFIGURATION);
         let mut builder = Builder::new(1, crate::control::build::HostFacts::default());
         builder.build(&running).unwrap();
-        let mut reloader = Reloader::new(&path, running, builder);
+        std::fs::write(&path, CONFIGURATION).unwrap();
+        let paths = SourcePaths::of_config(&path);
+        let mut reloader = Reloader::new(paths.clone(), Sources::load(&paths).unwrap(), builder);
+        std::fs::remove_file(&path).unwrap();
         assert!(reloader.reload().is_err_and(|error| error.to_string().contains("cannot be read")));
         std::fs::write(&path, changed(CONFIGURATION, "[node]", "[nude]")).unwrap();
         assert!(reloader.reload().is_err_and(|error| error.to_string().contains("did you mean")));

@@ -15,6 +15,7 @@ use crate::assembly::{WorkerInput, assemble};
 use crate::control::config::Configuration;
 use crate::control::flow_questions::{FlowChannel, FlowQuestions};
 use crate::control::host_link::{HostCounter, HostLink, HostThread};
+use crate::control::kubernetes::ObjectStore;
 use crate::control::view::{PortView, ReloadView, View, WorkerView};
 use crate::control::worker_threads::{ThreadEntry, ThreadError, WorkerThreads, idle_policy};
 use crate::table::Tables;
@@ -110,6 +111,8 @@ impl Running {
             neighbours: assembly.neighbours,
             stations: assembly.stations,
             reloads: ReloadView::default(),
+            affinity: assembly.affinity,
+            objects: Mutex::new(ObjectStore::new().counts()),
             questions: Mutex::new(FlowQuestions::new(channels)),
             tables: Mutex::new(tables),
         });
@@ -124,13 +127,15 @@ impl Running {
         &self.view
     }
 
+    /// Whether tables can be published now: not as long as workers hold on to too many earlier ones.
+    pub fn can_publish(&mut self) -> Result<(), WorkersBehind> {
+        let waiting = self.reclaim();
+        if waiting >= RETIRED_MAX { Err(WorkersBehind(waiting)) } else { Ok(()) }
+    }
+
     /// Makes these the tables that workers use from their next batch on.
     pub fn publish(&mut self, tables: Tables) -> Result<(), WorkersBehind> {
-        self.publisher.reclaim();
-        let waiting = self.publisher.retired();
-        if waiting >= RETIRED_MAX {
-            return Err(WorkersBehind(waiting));
-        }
+        self.can_publish()?;
         let tables = Arc::new(tables);
         self.publisher.publish(Arc::clone(&tables));
         self.view.set_tables(tables);

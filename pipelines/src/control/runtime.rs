@@ -18,6 +18,7 @@ use crate::control::reload::Reloader;
 use crate::control::running::{Running, StartError, accounting_is_balanced};
 use crate::control::show;
 use crate::control::signals;
+use crate::control::sources::{SourcePaths, Sources};
 use crate::control::watch::{FileWatch, Fingerprint};
 
 /// Why the gateway did not run, or not to its proper end.
@@ -65,9 +66,11 @@ pub struct Outcome {
 }
 
 /// Runs until a signal ends it.
-pub fn run(path: &Path) -> Result<Outcome, RunError> {
+pub fn run(paths: &SourcePaths) -> Result<Outcome, RunError> {
+    let path = paths.config.as_deref().unwrap_or(Path::new(""));
     let seen = Fingerprint::of(path);
-    let configuration = load(path)?;
+    let sources = load(paths)?;
+    let configuration = sources.configuration();
     // Before DPDK starts and confines the main thread.
     let cores = cores::plan(&configuration, &engine::dpdk::available_cores());
     // What others may hold is taken first, so that a second gateway ends before it touches a device.
@@ -79,27 +82,20 @@ pub fn run(path: &Path) -> Result<Outcome, RunError> {
     let Opened { devices, ports, facts } = devices::open(&configuration, &cores)?;
 
     let mut builder = Builder::new(cores.workers.len(), facts);
-    let tables = builder.build(&configuration)?;
+    let tables = builder.build_with(&configuration, &sources.objects)?;
     let seed = seed();
     let mut running = Running::start(&configuration, tables, ports, &cores.workers, seed)?;
     let (sender, events) = mpsc::channel();
-    let watch = match configuration.control.watch {
-        true => Some(FileWatch::start(path, sender.clone())?),
-        false => None,
-    };
-    if watch.is_some() {
-        // A change since the file was read, which nobody watched for. The receiver is right here.
-        let _ = sender.send(ControlEvent::FileTouched);
-    }
+    let watches = watch(path, &configuration, &sender)?;
     let signal_thread = installed.start(sender).map_err(RunError::Signals)?;
     let socket = socket.map(|socket| ControlSocket::start(socket, running.view())).transpose()?;
     let metrics = metrics.map(|metrics| MetricsServer::start(metrics, running.view())).transpose()?;
     announce(&configuration, &cores);
 
-    let reloader = Reloader::new(path, configuration, builder);
+    let reloader = Reloader::new(paths.clone(), sources, builder);
     control_loop(path, seen, reloader, &mut running, &events);
 
-    drop(watch);
+    drop(watches);
     signal_thread.stop();
     drop((socket, metrics));
     let stopped = running.stop();
@@ -112,9 +108,32 @@ pub fn run(path: &Path) -> Result<Outcome, RunError> {
     })
 }
 
-/// The configuration, after all checks that `check --host` makes.
-fn load(path: &Path) -> Result<Configuration, RunError> {
-    let loaded = config::load(path).map_err(RunError::Refused)?;
+/// Watches the configuration and the manifests, unless that is not wanted.
+fn watch(
+    path: &Path,
+    configuration: &Configuration,
+    events: &mpsc::Sender<ControlEvent>,
+) -> notify::Result<Vec<FileWatch>> {
+    let mut watches = Vec::new();
+    if !configuration.control.watch {
+        return Ok(watches);
+    }
+    if path != Path::new("") {
+        watches.push(FileWatch::start(path, events.clone())?);
+    }
+    // Changes since the files were read, which nobody watched for. The receiver lives as long as the gateway.
+    let _ = events.send(ControlEvent::FileTouched);
+    if let Some(manifests) = &configuration.control.manifests {
+        watches.push(FileWatch::start_manifests(manifests, events.clone())?);
+        let _ = events.send(ControlEvent::ManifestsTouched);
+    }
+    Ok(watches)
+}
+
+/// All sources, after all checks that `check --host` makes.
+fn load(paths: &SourcePaths) -> Result<Sources, RunError> {
+    let sources = Sources::load(paths).map_err(RunError::Refused)?;
+    let loaded = &sources.loaded;
     let mut found = loaded.warnings.clone();
     found.extend(loaded.locate(config::run_requirements(&loaded.configuration)));
     found.extend(loaded.locate(config::host_check(&loaded.configuration)));
@@ -122,7 +141,7 @@ fn load(path: &Path) -> Result<Configuration, RunError> {
         return Err(RunError::Refused(config::Report { diagnostics: found }));
     }
     found.iter().for_each(|warning| warn!("{warning}"));
-    Ok(loaded.configuration)
+    Ok(sources)
 }
 
 /// Random bits from the system: the standard library's hash maps take their keys from there.

@@ -1,40 +1,64 @@
 //! Counter slots: a number for each backend and service port that stays the same from one generation to the next.
 //!
-//! Slots of what is gone are not given to others while the process runs, so counters never change their meaning; the
-//! number of slots is bounded, and what finds none is counted in the last one together.
+//! A slot of what is gone is given to another only when no flow counts in it any more ([`crate::table::stale`]). What it
+//! had counted until then is its base: values are read above it. The number of slots is bounded; what finds none is
+//! counted in the last one together with others.
 
-use std::collections::HashMap;
+use engine::table::sharded_map::ShardedMap;
 
-/// Slots at the most: 128 bytes a slot and worker.
+use crate::table::SLOT_COUNTERS;
+
+/// Slots at the most: 64 bytes a slot and worker.
 pub const SLOTS_MAX: usize = 1 << 20;
 
-/// Which slot counts what.
+/// What a slot's counters stood at when it was given to another.
+pub type SlotBases = ShardedMap<u32, [u64; SLOT_COUNTERS]>;
+
+/// Which slots are free.
 #[derive(Default)]
 pub struct Slots {
-    numbers: HashMap<String, u32>,
+    used: usize,
+    free: Vec<u32>,
+    bases: SlotBases,
 }
 
 impl Slots {
-    /// The slot of what is called `name`; a new one if there is none.
-    pub fn number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
+    /// A slot for something new.
+    pub fn take(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
         }
-        let number = self.numbers.len().min(SLOTS_MAX - 1) as u32;
-        if self.numbers.len() < SLOTS_MAX {
-            self.numbers.insert(name.to_owned(), number);
-        }
-        number
+        let slot = self.used.min(SLOTS_MAX - 1) as u32;
+        self.used = (self.used + 1).min(SLOTS_MAX);
+        slot
     }
 
-    /// Slots given out.
+    /// Frees a slot that nothing counts in any more and that stands at `values`. The last one may be many's, and stays.
+    pub fn give_back(&mut self, slot: u32, values: [u64; SLOT_COUNTERS]) {
+        if (slot as usize) < SLOTS_MAX - 1 {
+            self.bases.insert(slot, values);
+            self.free.push(slot);
+        }
+    }
+
+    /// Slots that counters must have room for.
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.used
     }
 
-    /// Whether none was given out.
+    /// Whether none was ever given out.
     pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+        self.used == 0
+    }
+
+    /// Slots in use.
+    pub fn in_use(&self) -> usize {
+        self.used - self.free.len()
+    }
+
+    /// What slots stood at when they were given out again.
+    pub fn bases(&self) -> SlotBases {
+        self.bases.clone()
     }
 }
 
@@ -43,10 +67,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_stable_and_distinct() {
+    fn slots_are_distinct_and_used_again() {
         let mut slots = Slots::default();
-        let (first, second) = (slots.number("a"), slots.number("b"));
+        let (first, second) = (slots.take(), slots.take());
         assert_ne!(first, second);
-        assert_eq!((slots.number("a"), slots.number("b"), slots.len()), (first, second, 2));
+        slots.give_back(first, [7; SLOT_COUNTERS]);
+        assert_eq!((slots.take(), slots.len(), slots.in_use()), (first, 2, 2));
+        assert_eq!(slots.bases().get(&first), Some([7; SLOT_COUNTERS]));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_last_is_shared() {
+        let mut slots = Slots { used: SLOTS_MAX - 1, ..Slots::default() };
+        assert_eq!([slots.take(), slots.take()], [(SLOTS_MAX - 1) as u32; 2]);
+        slots.give_back((SLOTS_MAX - 1) as u32, [0; SLOT_COUNTERS]);
+        assert_eq!((slots.take(), slots.len()), ((SLOTS_MAX - 1) as u32, SLOTS_MAX));
     }
 }

@@ -15,6 +15,7 @@ use crate::control::build::{Builder, HostFacts};
 use crate::control::config::{self, Configuration};
 use crate::control::reload::Reloader;
 use crate::control::running::{Ports, Running};
+use crate::control::sources::{SourcePaths, Sources};
 use crate::control::view::{DeviceStatistics, PortDevice, PortView};
 use crate::gateway::Gauge;
 
@@ -132,7 +133,9 @@ pub(crate) fn start(path: &Path) -> (TestGateway, Reloader) {
     let gauges = running.view().workers[0].gauges.clone();
     // Next hops, the host among them, are there from the worker's first look at the tables on.
     wait_for("the first turn", || (gauges.get(Gauge::Generation as usize) == 1).then_some(()));
-    (TestGateway { running, pool, port, host }, Reloader::new(path, configuration, builder))
+    let paths = SourcePaths::of_config(path);
+    let sources = Sources::load(&paths).unwrap();
+    (TestGateway { running, pool, port, host }, Reloader::new(paths, sources, builder))
 }
 
 impl TestGateway {

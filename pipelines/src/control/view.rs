@@ -11,7 +11,10 @@ use engine::wire::ethernet::MacAddress;
 use engine::worker::WorkerCounters;
 
 use crate::control::flow_questions::FlowQuestions;
+use crate::control::kubernetes::Counts;
+use crate::gateway::Gauge;
 use crate::table::Tables;
+use crate::table::affinity::AffinityTable;
 use crate::table::bridge_mac::BridgeMacs;
 use crate::table::neighbour::Neighbours;
 
@@ -126,6 +129,10 @@ pub struct View {
     pub stations: Arc<BridgeMacs>,
     /// What became of reloads.
     pub reloads: ReloadView,
+    /// Session affinity.
+    pub affinity: Arc<AffinityTable>,
+    /// How many Kubernetes objects there are.
+    pub(crate) objects: Mutex<Counts>,
     /// Asks the workers for their flows; one question at a time.
     pub questions: Mutex<FlowQuestions>,
     pub(crate) tables: Mutex<Arc<Tables>>,
@@ -137,7 +144,23 @@ impl View {
         Arc::clone(&lock(&self.tables))
     }
 
+    /// How many Kubernetes objects there are, and how many are refused.
+    pub fn objects(&self) -> Counts {
+        lock(&self.objects).clone()
+    }
+
     /// Replaces them.
+    pub(crate) fn set_objects(&self, counts: Counts) {
+        *lock(&self.objects) = counts;
+    }
+
+    /// Every flow of every worker has been looked at with tables of this generation or a later one.
+    pub fn swept_generation(&self) -> u64 {
+        let swept = self.workers.iter().map(|worker| worker.gauges.get(Gauge::SweptGeneration as usize));
+        swept.min().unwrap_or(0)
+    }
+
+    /// Replaces the tables.
     pub(crate) fn set_tables(&self, tables: Arc<Tables>) {
         *lock(&self.tables) = tables;
     }

@@ -19,33 +19,58 @@ pub struct FileWatch {
     _watcher: RecommendedWatcher,
 }
 
+/// Whether something was written, made, moved or removed. Reading is no change, or each reload would call for the next.
+fn is_change(event: &notify::Event) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
 impl FileWatch {
     /// Sends [`ControlEvent::FileTouched`] whenever something happens to the file, or around it.
     pub fn start(path: &Path, events: Sender<ControlEvent>) -> notify::Result<Self> {
         let names = names(path);
         let is_link = path.is_symlink();
         let concerns = move |event: &notify::Event| {
-            let is_write = match event.kind {
-                // Reading the file is no change, or each reload would call for the next.
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-                EventKind::Access(_) => false,
-                _ => true,
-            };
-            is_write
+            is_change(event)
                 && (is_link || event.paths.is_empty() || event.paths.iter().any(|path| names.contains(path)))
         };
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error means that events were lost: better look once too often.
-            if event.as_ref().map_or(true, &concerns) {
-                // Nobody listens any more when the gateway ends.
-                let _ = events.send(ControlEvent::FileTouched);
-            }
-        })?;
+        let mut watcher = watcher(concerns, ControlEvent::FileTouched, events)?;
         for folder in folders(path) {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
         Ok(Self { _watcher: watcher })
     }
+
+    /// Sends [`ControlEvent::ManifestsTouched`] whenever something happens in a folder of manifests, or around a file of
+    /// them. Which file it was does not matter: those that did not change are not read again.
+    pub fn start_manifests(path: &Path, events: Sender<ControlEvent>) -> notify::Result<Self> {
+        let mut watcher = watcher(is_change, ControlEvent::ManifestsTouched, events)?;
+        if path.is_dir() {
+            watcher.watch(path, RecursiveMode::Recursive)?;
+        } else {
+            for folder in folders(path) {
+                watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+            }
+        }
+        Ok(Self { _watcher: watcher })
+    }
+}
+
+fn watcher(
+    concerns: impl Fn(&notify::Event) -> bool + Send + 'static,
+    message: ControlEvent,
+    events: Sender<ControlEvent>,
+) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // An error means that events were lost: better look once too often.
+        if event.as_ref().map_or(true, &concerns) {
+            // Nobody listens any more when the gateway ends.
+            let _ = events.send(message);
+        }
+    })
 }
 
 fn folder(path: &Path) -> PathBuf {

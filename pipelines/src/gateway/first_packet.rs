@@ -2,20 +2,31 @@
 
 use engine::batch::Disposition;
 use engine::clock::Timestamp;
-use engine::table::flow::{EntryId, FlowKey, InsertError};
-use engine::wire::ipv4::PROTOCOL_ICMP;
+use engine::table::flow::{EntryId, FlowEntry, FlowKey, InsertError};
+use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP};
 
-use super::{Core, Gauge, Turn, decide};
+use super::{Core, Gauge, Situation, Turn, changes, decide};
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::DropReason;
 use crate::flow::{FLAG_ASSURED, FLAG_ORIGINAL, FlowValue};
 use crate::meta::{BRIDGED, Kind};
-use crate::ownership::visit;
 use crate::stage::conntrack;
 use crate::stage::parse::ECHO_REPLY;
 use crate::stage::reject::{self, IcmpError};
 use crate::stage::snat_mark;
+use crate::stage::tcp_state::TcpState;
 use crate::table::{SlotCounter, Tables};
+
+/// Whether a flow may make place for another: nobody has answered it, or it is closed. The port of a masqueraded
+/// connection rests through TIME_WAIT all the same: its backend takes no other connection from there before.
+fn is_weak(first: &FlowEntry<FlowValue>) -> bool {
+    if !first.value.has(FLAG_ASSURED) {
+        return true;
+    }
+    let state = TcpState::from_number(first.value.state);
+    let rests = state == TcpState::TimeWait && first.value.new_source != first.key.source;
+    first.key.protocol == PROTOCOL_TCP && state.is_over() && !rests
+}
 
 /// Pairs looked at for one to evict when the table is full.
 const EVICTION_TRIES: u32 = 16;
@@ -53,7 +64,8 @@ impl Core {
             return;
         }
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
-        decide(turn.tables, &mut self.random, &mut decision);
+        let situation = Situation { tables: turn.tables, affinity: &self.affinity, now: turn.now };
+        decide(&situation, &mut self.random, &mut decision);
         match decision.outcome {
             Outcome::Forward | Outcome::Bridge => {
                 if !decision.bridged {
@@ -86,22 +98,19 @@ impl Core {
         let meta = turn.batch.meta[index];
         let Some(id) = self.flows.find(&meta.key, meta.hash) else { return false };
         let has_ended = conntrack::has_ended(&self.flows, id, &turn.tables.timeouts, turn.now.millis());
-        if !has_ended && self.later_packet(turn, index, id) {
+        let services = &turn.tables.services;
+        let is_outdated = services.needs_sweep() && changes::is_outdated(&self.flows, id, services);
+        if !has_ended && !is_outdated && self.later_packet(turn, index, id) {
             return true;
         }
         self.flows.remove(id);
-        let gauge = if has_ended { Gauge::FlowsExpired } else { Gauge::FlowsReopened };
+        let gauge = match (has_ended, is_outdated) {
+            (true, _) => Gauge::FlowsExpired,
+            (false, true) => Gauge::FlowsEnded,
+            (false, false) => Gauge::FlowsReopened,
+        };
         self.gauges.add(gauge as usize, 1);
         false
-    }
-
-    /// Where an untranslated flow is to be created if not here.
-    pub(crate) fn home_elsewhere(&self, turn: &Turn<'_>, index: usize, key: &FlowKey) -> Option<Disposition> {
-        if turn.batch.visits[index] == visit::CREATE {
-            return None;
-        }
-        let (worker, visit) = self.ownership.untranslated_home(key)?;
-        Some(Disposition::HandOff { worker, visit })
     }
 
     /// Makes the flow entry pair of a decision.
@@ -115,20 +124,13 @@ impl Core {
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         let state = conntrack::initial_state(&meta).map_err(drop)?;
         let leaving = self.leaving_key(decision, turn.tables).map_err(drop)?;
-        if (decision.is_redirected() || decision.is_masqueraded())
-            && turn.batch.visits[index] == visit::CREATE
-        {
-            // Sent here as untranslated by a worker with other tables; the client's next try finds them alike.
-            return Err(drop(DropReason::HandOffLoop));
-        }
-        if leaving == decision.key
-            && let Some(elsewhere) = self.home_elsewhere(turn, index, &decision.key)
-        {
-            return Err(elsewhere);
-        }
         let id = self.insert(decision, &leaving, state, turn.tables, turn.now).map_err(drop)?;
         if let Some(packet) = turn.batch.packet(index) {
             conntrack::note_first(&mut self.flows, id, packet, &meta);
+        }
+        if let Some(affinity) = &decision.affinity {
+            let now_s = (turn.now.millis() / 1_000).max(1);
+            self.affinity.note(affinity.client, affinity.backend, now_s, affinity.window_s);
         }
         self.gauges.add(Gauge::FlowsCreated as usize, 1);
         self.count_connection(decision, turn.tables);
@@ -138,7 +140,6 @@ impl Core {
     /// What the packet looks like when it leaves. A masqueraded one gets a port; any other keeps its own unless the
     /// answers would be taken for another flow's (a client that reaches one backend directly and through a service).
     fn leaving_key(&mut self, decision: &Decision, tables: &Tables) -> Result<FlowKey, DropReason> {
-        let ports = tables.masquerade.snat_ports;
         let unchanged = decision.leaving_key(decision.key.source_port);
         if !decision.is_masqueraded() {
             let answer = unchanged.reversed();
@@ -146,7 +147,8 @@ impl Core {
                 return Ok(unchanged);
             }
         }
-        snat_mark::choose_port(decision, ports, &self.flows, &self.ownership, &mut self.random)
+        let Self { flows, ownership, random, scan_at, .. } = self;
+        snat_mark::choose_port(decision, tables, flows, ownership, random, scan_at)
     }
 
     fn insert(
@@ -193,10 +195,7 @@ impl Core {
             let pair = self.evict_at;
             self.evict_at = if pair + 1 < capacity { pair + 1 } else { 0 };
             let Some((first, _)) = self.flows.pair(pair) else { continue };
-            let is_weak = !first.value.has(FLAG_ASSURED)
-                || (first.key.protocol == engine::wire::ipv4::PROTOCOL_TCP
-                    && crate::stage::tcp_state::TcpState::from_number(first.value.state).is_over());
-            if is_weak || conntrack::is_expired(&self.flows, pair, &tables.timeouts, now_ms) {
+            if is_weak(first) || conntrack::is_expired(&self.flows, pair, &tables.timeouts, now_ms) {
                 self.flows.remove(EntryId(pair * 2));
                 self.gauges.add(Gauge::FlowsEvicted as usize, 1);
                 return true;
@@ -236,8 +235,7 @@ impl Core {
         let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
             return;
         };
-        let service =
-            decision.frontend.and_then(|frontend| tables.services.services.get(frontend.service as usize));
+        let service = decision.frontend.and_then(|frontend| tables.services.port(frontend.service));
         if let Some(service) = service {
             counters.add(service.slot, SlotCounter::Refused, 1);
         }

@@ -59,13 +59,9 @@ impl Core {
             self.deliver_packet(turn, index);
             return None;
         }
-        // Handed on before it takes from this worker's allowance.
-        let created = match self.home_elsewhere(turn, index, &decision.key) {
-            Some(elsewhere) => Err(elsewhere),
-            None => match self.admit(&meta, turn.tables, turn.now) {
-                Ok(()) => self.create(turn, index, decision),
-                Err(reason) => Err(Disposition::Drop(reason.code())),
-            },
+        let created = match self.admit(&meta, turn.tables, turn.now) {
+            Ok(()) => self.create(turn, index, decision),
+            Err(reason) => Err(Disposition::Drop(reason.code())),
         };
         created.map_err(|disposition| turn.batch.dispositions[index] = disposition).ok()
     }

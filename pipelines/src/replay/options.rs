@@ -9,6 +9,7 @@ use engine::batch::PortId;
 
 use crate::control::config::closest;
 use crate::control::config::model::Configuration;
+use crate::control::sources::SourcePaths;
 
 /// Name of the host's own stack where a port is named.
 pub const HOST: &str = "host";
@@ -45,8 +46,8 @@ impl FromStr for PortFile {
 /// What a replay is asked to do.
 #[derive(Clone, Debug)]
 pub struct ReplayOptions {
-    /// The configuration file. Devices, cores and sockets in it are not looked at.
-    pub config: PathBuf,
+    /// The configuration and manifests. Devices, cores and sockets in the configuration are not looked at.
+    pub sources: SourcePaths,
     /// What comes in. A port may have several captures, which are merged by time.
     pub inputs: Vec<PortFile>,
     /// Where to write what leaves. A port without is counted alone.
@@ -61,7 +62,7 @@ impl ReplayOptions {
     /// Seed 0, neighbours resolved, no captures yet.
     pub fn new(config: impl Into<PathBuf>) -> Self {
         Self {
-            config: config.into(),
+            sources: SourcePaths::of_config(config),
             inputs: Vec::new(),
             outputs: Vec::new(),
             seed: 0,

@@ -48,7 +48,7 @@ fn part(reason: u16) -> (WorkerCounters, Counters) {
 }
 
 fn count(tables: &Tables, worker: WorkerId, backend: usize, connections: u64) {
-    let slot = tables.services.services[0].backends[backend].slot;
+    let slot = tables.services.port(0).unwrap().backends[backend].slot;
     let counters = &tables.backend_counters[usize::from(worker)];
     counters.add(slot, SlotCounter::Connections, connections);
     counters.add(slot, SlotCounter::BytesOut, 1_000);
@@ -60,7 +60,7 @@ fn workers_are_added_up() {
     count(&tables, 0, 0, 3);
     count(&tables, 1, 0, 4);
     count(&tables, 1, 1, 1);
-    tables.backend_counters[1].add(tables.services.services[0].slot, SlotCounter::Refused, 2);
+    tables.backend_counters[1].add(tables.services.port(0).unwrap().slot, SlotCounter::Refused, 2);
     let no_route = DropReason::NoRoute.code();
     let report = Report::collect(&[part(no_route), part(no_route)], &tables);
     assert_eq!(report.accounting.terms().map(|(_, value)| value), [6, 0, 0, 0, 4, 0, 0, 2, 0]);

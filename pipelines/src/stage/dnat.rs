@@ -1,19 +1,24 @@
 //! Services: which one a packet is for, and which backend takes it.
 //!
-//! As kube-proxy (pkg/proxy/nftables/proxier.go): an address, port and protocol names a service port; a backend is
-//! drawn at random by weight; who must be masqueraded is marked for later, when the way out is known.
+//! As kube-proxy (pkg/proxy/nftables/proxier.go): an address, port and protocol names a service port; its policies and
+//! where the packet comes from say which of its backends are asked and who must be masqueraded; one is drawn, or the
+//! client's last one is taken again. Masquerading is marked for later, when the way out is known.
 
 use engine::random::Random;
+use engine::wire::ipv4::PROTOCOL_ICMP;
 
 use crate::decision::{Decision, MARK_MASQUERADE, Outcome};
 use crate::drop_reason::DropReason;
 use crate::flow::has_ports;
-use crate::table::service::{Backend, FrontendKey, FrontendKind};
+use crate::gateway::Situation;
+use crate::table::affinity::Client;
+use crate::table::maglev::Connection;
+use crate::table::service::{FrontendKey, FrontendKind, Scope, ServicePort};
 use crate::table::{MasqueradeRules, Tables};
-use engine::wire::ipv4::PROTOCOL_ICMP;
 
 /// Redirects packets for services.
-pub fn decide(tables: &Tables, random: &mut Random, decision: &mut Decision) {
+pub fn decide(situation: &Situation<'_>, random: &mut Random, decision: &mut Decision) {
+    let tables = situation.tables;
     let key = decision.key;
     let frontend_key =
         FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol };
@@ -23,17 +28,31 @@ pub fn decide(tables: &Tables, random: &mut Random, decision: &mut Decision) {
         return refuse_unknown(tables, decision);
     };
     decision.frontend = Some(frontend);
-    let chosen = service.choose(random);
+    if frontend.kind == FrontendKind::LoadBalancer && !service.admits(key.source) {
+        decision.outcome = Outcome::Drop(DropReason::ServiceSourceRange);
+        return;
+    }
+    let selection = select(tables, service, frontend.kind, key.source);
+    let chosen = choose(situation, random, decision, service, selection.scope);
     let Some((place, backend)) = chosen.and_then(|place| Some((place, service.backends.get(place)?))) else {
-        decision.outcome = Outcome::Reject(DropReason::ServiceNoBackend);
+        // Endpoints elsewhere take no part in a local policy: a load balancer is to try another node.
+        let is_elsewhere = selection.scope == Scope::Local && !service.cluster.is_empty();
+        decision.outcome = if is_elsewhere {
+            Outcome::Drop(DropReason::ServiceNoLocalBackend)
+        } else {
+            Outcome::Reject(DropReason::ServiceNoBackend)
+        };
         return;
     };
+    if let Some(affinity) = &mut decision.affinity {
+        affinity.backend = backend.incarnation;
+    }
     decision.backend = Some(place as u32);
     decision.backend_slot = backend.slot;
     decision.destination = backend.address;
     decision.destination_port = backend.port;
     decision.bridged = false;
-    if must_masquerade(&tables.masquerade, frontend.kind, key.source, backend) {
+    if selection.masquerade || is_hairpin(key.source, backend.address) {
         decision.mark |= MARK_MASQUERADE;
     }
 }
@@ -53,23 +72,80 @@ fn refuse_unknown(tables: &Tables, decision: &mut Decision) {
     }
 }
 
-/// Whether the answer would miss this gateway if the source stayed.
-pub(crate) fn must_masquerade(
-    rules: &MasqueradeRules,
-    kind: FrontendKind,
-    source: u32,
-    backend: &Backend,
-) -> bool {
-    // A pod that is its own backend would answer itself.
-    if source == backend.address {
-        return true;
+/// A pod that is its own backend would answer itself: masqueraded under every policy.
+pub(crate) fn is_hairpin(source: u32, backend: u32) -> bool {
+    source == backend
+}
+
+/// Which backends are asked, and whether the source must be another for those that are not the source itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) scope: Scope,
+    pub(crate) masquerade: bool,
+}
+
+/// What the service's policies say of a source.
+pub(crate) fn select(tables: &Tables, service: &ServicePort, kind: FrontendKind, source: u32) -> Selection {
+    let rules = &tables.masquerade;
+    if kind == FrontendKind::ClusterIp {
+        let scope = if service.internal_local { Scope::Local } else { Scope::Cluster };
+        return Selection { scope, masquerade: comes_from_outside(rules, source) };
     }
-    match kind {
-        FrontendKind::NodePort => true,
-        FrontendKind::ClusterIp => {
-            rules.masquerade_all
-                || (!rules.pod_cidrs.is_empty()
-                    && !rules.pod_cidrs.iter().any(|prefix| prefix.contains(source)))
-        }
+    if !service.external_local {
+        // The answer must come back through this node, whichever node the backend is on.
+        return Selection { scope: Scope::Cluster, masquerade: true };
     }
+    if rules.pod_cidrs.iter().any(|prefix| prefix.contains(source)) {
+        // As if it had gone out to the load balancer and come in again anywhere.
+        return Selection { scope: Scope::Cluster, masquerade: false };
+    }
+    // The node itself too, but an answer from elsewhere has to find the way back here.
+    let is_node = tables.is_own(source);
+    Selection { scope: if is_node { Scope::Cluster } else { Scope::Local }, masquerade: is_node }
+}
+
+/// Whether a cluster IP's answers would miss this gateway if the source stayed.
+fn comes_from_outside(rules: &MasqueradeRules, source: u32) -> bool {
+    rules.masquerade_all
+        || (!rules.pod_cidrs.is_empty() && !rules.pod_cidrs.iter().any(|prefix| prefix.contains(source)))
+}
+
+/// The backend of a new connection: its client's last one, or one that is drawn.
+fn choose(
+    situation: &Situation<'_>,
+    random: &mut Random,
+    decision: &mut Decision,
+    service: &ServicePort,
+    scope: Scope,
+) -> Option<usize> {
+    let key = decision.key;
+    let mut connection =
+        Connection { source: key.source, source_port: key.source_port, protocol: key.protocol };
+    if service.affinity_s == 0 {
+        return service.choice(scope).choose(random, connection);
+    }
+    let client = Client { service: service.slot + 1, address: key.source };
+    let now_s = (situation.now.millis() / 1_000).max(1);
+    decision.affinity = Some(Affinity { client, backend: 0, window_s: service.affinity_s });
+    let last = situation.affinity.find(client, now_s, service.affinity_s);
+    if let Some(place) = last.and_then(|incarnation| service.incarnation(incarnation, scope)) {
+        return Some(place);
+    }
+    // All of a client's connections alike, so that two workers that decide its first two at one moment agree; and another
+    // draw in another window, so that a client is not tied to one backend for ever.
+    connection.source_port = 0;
+    let window = u64::from(now_s / service.affinity_s);
+    let mut random = Random::new(client.hash(situation.affinity.secret() ^ window));
+    service.choice(scope).choose(&mut random, connection)
+}
+
+/// What is to be noted of a client once its connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// The client of the service port.
+    pub client: Client,
+    /// The backend's incarnation.
+    pub backend: u32,
+    /// Seconds for which it holds.
+    pub window_s: u32,
 }

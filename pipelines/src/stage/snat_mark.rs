@@ -12,10 +12,13 @@ use crate::flow::{Flows, has_identity};
 use crate::ownership::Ownership;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceKind};
+use crate::table::service::FrontendKey;
 
-/// Ports tried before masquerading fails. With three quarters of all tuples to one backend taken, one draw in 10^12
-/// runs out of them.
+/// Ports drawn at random. With three quarters of all tuples to one backend taken, one flow in 10^12 finds none among them.
 pub const PORT_TRIES: usize = 96;
+/// Ports tried one after the other when no draw was free: a range of no more is used to its last port. Of a larger one each
+/// attempt goes on where the last one ended, so that every port has its turn, and the time of one attempt is bounded.
+pub const PORT_SCAN: u32 = 4_096;
 
 /// Marks pods that leave the pod network, and gives marked packets their source address.
 pub fn decide(tables: &Tables, decision: &mut Decision) {
@@ -44,20 +47,25 @@ pub fn decide(tables: &Tables, decision: &mut Decision) {
 }
 
 /// A source port with which the flow's answers are nobody else's and come to this worker; none if no try finds one.
+/// `scan_at` is where the last scan of the range ended.
 ///
 /// Ports are drawn at random (kube-proxy's `--random-fully`; RFC 6056, section 3.3.1). The same port serves many flows
-/// as long as they go to different destinations.
+/// as long as they go to different destinations, and is never one that a service listens on at the new source. A closed
+/// TCP connection's entry lives through TIME_WAIT, and its port rests as long.
 pub fn choose_port(
     decision: &Decision,
-    (first, last): (u16, u16),
+    tables: &Tables,
     flows: &Flows,
     ownership: &Ownership,
     random: &mut Random,
+    scan_at: &mut u32,
 ) -> Result<FlowKey, DropReason> {
+    let (first, last) = tables.masquerade.snat_ports;
     let is_free = |key: &FlowKey| {
         let answer = key.reversed();
         ownership.is_own(key.protocol, key.source, key.source_port)
             && flows.find(&answer, flows.hash(&answer)).is_none()
+            && !is_service(tables, key)
     };
     if !has_identity(decision.key.protocol) {
         // Nothing but the addresses tells such flows apart, so one at a time has a masqueraded address's answers.
@@ -72,5 +80,16 @@ pub fn choose_port(
             return Ok(key);
         }
     }
-    Err(DropReason::SnatPortsExhausted)
+    let from = *scan_at % count;
+    let tries = count.min(PORT_SCAN);
+    let mut scan = (0..tries).map(|step| decision.leaving_key(first + ((from + step) % count) as u16));
+    let found = scan.find(is_free);
+    *scan_at = from + tries;
+    found.ok_or(DropReason::SnatPortsExhausted)
+}
+
+/// Whether answers to this source would be taken for a service's.
+fn is_service(tables: &Tables, key: &FlowKey) -> bool {
+    let frontend = FrontendKey { address: key.source, port: key.source_port, protocol: key.protocol };
+    tables.services.frontends.get(&frontend).is_some()
 }

@@ -1,11 +1,15 @@
 //! The gateway's tables. [`Tables`] is immutable once built; what is learned at packet time (next hops, stations) lies
 //! beside it, in [`neighbour`] and [`bridge_mac`].
 
+pub mod affinity;
+pub mod alias;
 pub mod bridge_mac;
 pub mod interface;
+pub mod maglev;
 pub mod neighbour;
 pub mod route;
 pub mod service;
+pub mod stale;
 
 use std::sync::Arc;
 
@@ -15,6 +19,7 @@ use engine::wire::ethernet::MacAddress;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use crate::control::slots::SlotBases;
 use crate::prefix::Ipv4Prefix;
 use interface::{HOST_PORT, Interface, InterfaceId, PortRecord};
 use route::RouteTable;
@@ -84,20 +89,24 @@ pub struct MasqueradeRules {
     pub snat_ports: (u16, u16),
 }
 
-/// All that the data path reads and that changes only by publishing anew.
+/// All that the data path reads and that changes only by publishing anew. What one generation has in common with the next
+/// is shared.
+#[derive(Clone)]
 pub struct Tables {
     /// Counts up with each publication.
     pub generation: u64,
     /// By interface number; the host's first.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Arc<Vec<Interface>>,
     /// By port number.
-    pub ports: Vec<PortRecord>,
+    pub ports: Arc<Vec<PortRecord>>,
     /// The overlay, if there is one.
-    pub overlay: Option<OverlayTable>,
+    pub overlay: Option<Arc<OverlayTable>>,
     /// The bridge, if there is one.
-    pub bridge: Option<BridgeTable>,
+    pub bridge: Option<Arc<BridgeTable>>,
     /// Static next hops.
-    pub neighbours: HashMap<(InterfaceId, u32), MacAddress, FxBuildHasher>,
+    pub neighbours: Arc<HashMap<(InterfaceId, u32), MacAddress, FxBuildHasher>>,
+    /// The gateway's own addresses, in order.
+    pub own_addresses: Arc<Vec<u32>>,
     /// Routes, the gateway's own addresses among them.
     pub routes: Arc<RouteTable>,
     /// Services.
@@ -114,6 +123,8 @@ pub struct Tables {
     pub host_macs: (MacAddress, MacAddress),
     /// By worker: counters of backends and services.
     pub backend_counters: Arc<Vec<SlotCounters>>,
+    /// What slots stood at when they were given to another.
+    pub slot_bases: SlotBases,
 }
 
 impl Tables {
@@ -127,6 +138,18 @@ impl Tables {
     #[inline(always)]
     pub fn interface(&self, interface: InterfaceId) -> &Interface {
         self.interfaces.get(usize::from(interface)).unwrap_or(&self.interfaces[0])
+    }
+
+    /// Whether an address is the gateway's own.
+    #[inline]
+    pub fn is_own(&self, address: u32) -> bool {
+        self.own_addresses.binary_search(&address).is_ok()
+    }
+
+    /// What a backend or service has counted, all workers together.
+    pub fn slot_value(&self, slot: u32, counter: SlotCounter) -> u64 {
+        let base = self.slot_bases.get(&slot).map_or(0, |bases| bases[counter as usize]);
+        slot_sum(&self.backend_counters, slot, counter).wrapping_sub(base)
     }
 
     /// The interface a port belongs to.
@@ -157,6 +180,20 @@ pub enum SlotCounter {
     Refused,
 }
 
+/// Counters of a slot.
+pub const SLOT_COUNTERS: usize = 6;
+
+/// A slot's counter since the process began, all workers together.
+pub fn slot_sum(counters: &[SlotCounters], slot: u32, counter: SlotCounter) -> u64 {
+    counters.iter().map(|worker| worker.get(slot, counter)).fold(0, u64::wrapping_add)
+}
+
+impl SlotCounter {
+    /// All, in their order.
+    pub const ALL: [Self; SLOT_COUNTERS] =
+        [Self::Connections, Self::PacketsIn, Self::BytesIn, Self::PacketsOut, Self::BytesOut, Self::Refused];
+}
+
 /// Slots in one chunk.
 const CHUNK_SLOTS: usize = 1_024;
 
@@ -167,6 +204,11 @@ pub struct SlotCounters {
 }
 
 impl SlotCounters {
+    /// Slots that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.chunks.len() * CHUNK_SLOTS
+    }
+
     /// The same counters, and room for `slots` slots.
     pub fn grown(&self, slots: usize) -> Self {
         let mut chunks = self.chunks.clone();

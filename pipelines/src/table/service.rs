@@ -1,13 +1,22 @@
 //! Services: virtual addresses and ports, and the backends behind them.
+//!
+//! Immutable once built. The next generation shares all that did not change: a change of one service copies its own
+//! record, a chunk of references, and a shard of addresses only if addresses changed. Addresses are IPv4; a table for
+//! IPv6 is the same maps and choices with another key ([`FrontendKey`]) and another address in [`Backend`].
 
 use std::sync::Arc;
 
 use engine::random::Random;
+use engine::table::chunked_vec::ChunkedVec;
+use engine::table::sharded_map::ShardedMap;
 use engine::wire::ipv4::{PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
-use hashbrown::HashMap;
-use rustc_hash::FxBuildHasher;
 
+use super::alias::AliasTable;
+use super::maglev::{Connection, MaglevTable};
+use super::stale::StaleBackends;
 use crate::control::config::model::Protocol;
+use crate::control::services::desired::Origin;
+use crate::prefix::Ipv4Prefix;
 
 impl Protocol {
     /// The IP protocol number.
@@ -40,13 +49,17 @@ pub struct FrontendKey {
     pub protocol: u8,
 }
 
-/// What kind of address a service is reached by. It decides who is masqueraded.
+/// What kind of address a service is reached by. It decides who is masqueraded, and which backends are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrontendKind {
     /// The cluster IP.
     ClusterIp,
     /// A node port.
     NodePort,
+    /// One of `spec.externalIPs`.
+    ExternalIp,
+    /// A load balancer's IP that is captured here.
+    LoadBalancer,
 }
 
 impl FrontendKind {
@@ -55,6 +68,8 @@ impl FrontendKind {
         match self {
             Self::ClusterIp => "cluster_ip",
             Self::NodePort => "node_port",
+            Self::ExternalIp => "external_ip",
+            Self::LoadBalancer => "load_balancer",
         }
     }
 }
@@ -62,11 +77,25 @@ impl FrontendKind {
 /// One way to reach a service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    /// Place in [`ServiceTable::services`].
+    /// The service port's number in the table.
     pub service: u32,
     /// What kind of address.
     pub kind: FrontendKind,
 }
+
+/// Which of a service's backends are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of the whole cluster.
+    Cluster,
+    /// Those on this node.
+    Local,
+}
+
+/// In a backend's scopes: it is asked for the whole cluster's.
+pub const IN_CLUSTER: u8 = 1;
+/// In a backend's scopes: it is asked for this node's.
+pub const IN_LOCAL: u8 = 2;
 
 /// Where connections to a service go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,46 +108,138 @@ pub struct Backend {
     pub weight: u16,
     /// Where its traffic is counted.
     pub slot: u32,
+    /// Another number each time that it comes back after it was gone or unready: session affinity ends with it.
+    pub incarnation: u32,
+    /// `IN_*`: the scopes that it is in.
+    pub scopes: u8,
+}
+
+impl Backend {
+    /// Whether it is asked in a scope; if its weight is 0, for connections that it has.
+    pub fn is_in(&self, scope: Scope) -> bool {
+        let bit = match scope {
+            Scope::Cluster => IN_CLUSTER,
+            Scope::Local => IN_LOCAL,
+        };
+        self.scopes & bit != 0
+    }
+}
+
+/// How one of the backends in a scope is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// At random, by weight.
+    Random(AliasTable),
+    /// By a consistent hash.
+    Maglev(Box<MaglevTable>),
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self::Random(AliasTable::default())
+    }
+}
+
+impl Choice {
+    /// Whether there is none to choose.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Random(table) if table.is_empty())
+    }
+
+    /// The backend of a connection; none if no backend has any weight.
+    #[inline]
+    pub fn choose(&self, random: &mut Random, connection: Connection) -> Option<usize> {
+        match self {
+            Self::Random(table) => table.choose(random),
+            Self::Maglev(table) => Some(table.choose(connection)),
+        }
+    }
+}
+
+/// What people want to know of a backend.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackendFacts {
+    /// The node it runs on, if the source says.
+    pub node: Option<Arc<str>>,
+    /// Whether that is this node.
+    pub local: bool,
+    /// The object that it comes from.
+    pub origin: Arc<Origin>,
+}
+
+/// What people want to know of a service port; the data path never reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceFacts {
+    /// The object that the service comes from.
+    pub origin: Arc<Origin>,
+    /// In the order of [`ServicePort::backends`].
+    pub backends: Vec<BackendFacts>,
+    /// Slots of backends that are not listed, since they take no new connections, but may have flows.
+    pub other_slots: Vec<u32>,
+    /// Endpoints that take no connection, with why.
+    pub left_out: Vec<(u32, u16, &'static str)>,
 }
 
 /// One port of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServicePort {
-    /// Namespace of the service.
-    pub namespace: String,
-    /// Name of the service.
-    pub name: String,
-    /// Name of the port; may be empty.
-    pub port_name: String,
+    /// All backends that serve, the draining ones too.
+    pub backends: Vec<Backend>,
+    /// Chooses among the cluster's.
+    pub cluster: Choice,
+    /// Chooses among this node's; empty unless a policy asks for it.
+    pub local: Choice,
+    /// Where the service's own events are counted.
+    pub slot: u32,
+    /// Seconds for which a client stays at its backend; 0: no affinity.
+    pub affinity_s: u32,
+    /// `externalTrafficPolicy: Local`
+    pub external_local: bool,
+    /// `internalTrafficPolicy: Local`
+    pub internal_local: bool,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Virtual IP in host order.
-    pub cluster_ip: u32,
-    /// Port on the virtual IP.
+    /// Port on the service's addresses.
     pub port: u16,
     /// Port on the node's addresses.
     pub node_port: Option<u16>,
-    /// All backends, the draining ones too.
-    pub backends: Vec<Backend>,
-    /// Where what is refused is counted.
-    pub slot: u32,
-    /// Counter slots of all backends it has ever had, the gone ones too: a service's counters never go down.
-    pub counted_slots: Vec<u32>,
-    /// How to choose.
-    pub choice: AliasTable,
+    /// The cluster IP in host order.
+    pub cluster_ip: u32,
+    /// Who may use the load-balancer IPs; empty: everybody.
+    pub source_ranges: Vec<Ipv4Prefix>,
+    /// Namespace of the service.
+    pub namespace: Arc<str>,
+    /// Name of the service.
+    pub name: Arc<str>,
+    /// Name of the port; may be empty.
+    pub port_name: Arc<str>,
+    /// What backends that are gone have counted: a service's counters never go down.
+    pub gone: [u64; super::SLOT_COUNTERS],
+    /// For people.
+    pub facts: ServiceFacts,
 }
 
 impl ServicePort {
-    /// Makes the way to choose from the backends' weights. To be called when the backends are final.
-    pub fn prepare(mut self) -> Self {
-        self.choice = AliasTable::build(self.backends.iter().map(|backend| u32::from(backend.weight)));
-        self
+    /// How a backend in a scope is chosen.
+    #[inline]
+    pub fn choice(&self, scope: Scope) -> &Choice {
+        match scope {
+            Scope::Cluster => &self.cluster,
+            Scope::Local => &self.local,
+        }
     }
 
-    /// A backend at random, by weight; none if no backend has any.
+    /// Whether a source may use the load-balancer IPs.
     #[inline]
-    pub fn choose(&self, random: &mut Random) -> Option<usize> {
-        self.choice.choose(random)
+    pub fn admits(&self, source: u32) -> bool {
+        self.source_ranges.is_empty() || self.source_ranges.iter().any(|range| range.contains(source))
+    }
+
+    /// The backend of this incarnation, if it takes new connections in this scope.
+    pub fn incarnation(&self, incarnation: u32, scope: Scope) -> Option<usize> {
+        self.backends.iter().position(|backend| {
+            backend.incarnation == incarnation && backend.weight > 0 && backend.is_in(scope)
+        })
     }
 
     /// `namespace/name:port name`.
@@ -131,139 +252,52 @@ impl ServicePort {
     }
 }
 
-/// Weighted choice in constant time: Walker's alias method, built as by Vose ("A Linear Algorithm for Generating Random
-/// Numbers with a Given Distribution", IEEE TSE 17(9), 1991). Exact: columns are whole numbers, not fractions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AliasTable {
-    /// For each column with any weight: keep it below this, else take the other.
-    columns: Vec<(u64, u32, u32)>,
-    /// Height of a column: the sum of all weights.
-    height: u64,
-}
-
-impl AliasTable {
-    fn build(weights: impl Iterator<Item = u32>) -> Self {
-        let weighted: Vec<(u32, u64)> = weights
-            .enumerate()
-            .map(|(index, weight)| (index as u32, u64::from(weight)))
-            .filter(|w| w.1 > 0)
-            .collect();
-        let height: u64 = weighted.iter().map(|weight| weight.1).sum();
-        let count = weighted.len() as u64;
-        // Scaled by their number, weights are shares of columns that are `height` high.
-        let mut small = Vec::new();
-        let mut large = Vec::new();
-        for (index, weight) in weighted {
-            let scaled = weight * count;
-            if scaled < height { small.push((index, scaled)) } else { large.push((index, scaled)) }
-        }
-        let mut columns = Vec::with_capacity(count as usize);
-        while let Some((index, share)) = small.pop() {
-            // The sum of all shares is count × height, so a small one leaves a large one.
-            let Some((other, other_share)) = large.pop() else { break };
-            columns.push((share, index, other));
-            let left = other_share - (height - share);
-            if left < height { small.push((other, left)) } else { large.push((other, left)) }
-        }
-        columns.extend(large.into_iter().map(|(index, _)| (height, index, index)));
-        Self { columns, height }
-    }
-
-    #[inline]
-    fn choose(&self, random: &mut Random) -> Option<usize> {
-        let column = match self.columns.len() {
-            0 => return None,
-            1 => 0,
-            count => random.below(count as u32) as usize,
-        };
-        let (share, index, other) = self.columns[column];
-        // Heights above 2^32 need 65,538 backends of the largest weight; the build bounds both.
-        let below = share == self.height || u64::from(random.below(self.height as u32)) < share;
-        Some(if below { index } else { other } as usize)
-    }
-}
-
 /// Most backends of one service port: keeps the sum of weights in 32 bits.
 pub const BACKENDS_MAX: usize = 65_536;
 
-/// All services. Unchanged ones are shared between one generation and the next.
-#[derive(Default)]
+/// All services of one generation.
+#[derive(Clone, Default)]
 pub struct ServiceTable {
     /// Where each (address, port, protocol) leads.
-    pub frontends: Arc<HashMap<FrontendKey, Frontend, FxBuildHasher>>,
-    /// Cluster IPs: what is for them and matches no frontend is refused.
-    pub addresses: Arc<HashMap<u32, (), FxBuildHasher>>,
-    /// Service ports.
-    pub services: Vec<Arc<ServicePort>>,
+    pub frontends: ShardedMap<FrontendKey, Frontend>,
+    /// Cluster IPs, and how many service ports have each: what is for them and matches no frontend is refused.
+    pub addresses: ShardedMap<u32, u32>,
+    /// Service ports by number; numbers of those that are gone are free.
+    pub ports: ChunkedVec<Option<Arc<ServicePort>>>,
+    /// Backends that are gone, as long as a flow may still go there.
+    pub stale: Arc<StaleBackends>,
+    /// Frontends were added, and flows that began before may bypass them.
+    pub has_new_frontends: bool,
 }
 
 impl ServiceTable {
-    /// A table of these service ports; node ports are answered on `node_port_addresses` (host order).
-    pub fn build(services: Vec<Arc<ServicePort>>, node_port_addresses: &[u32]) -> Self {
-        let mut frontends = HashMap::with_capacity_and_hasher(services.len() * 2, FxBuildHasher);
-        let mut addresses = HashMap::with_capacity_and_hasher(services.len(), FxBuildHasher);
-        for (index, service) in services.iter().enumerate() {
-            let (service_index, protocol) = (index as u32, service.protocol.number());
-            let mut insert = |address, port, kind| {
-                let key = FrontendKey { address, port, protocol };
-                frontends.entry(key).or_insert(Frontend { service: service_index, kind });
-            };
-            insert(service.cluster_ip, service.port, FrontendKind::ClusterIp);
-            if let Some(node_port) = service.node_port {
-                for address in node_port_addresses {
-                    insert(*address, node_port, FrontendKind::NodePort);
-                }
-            }
-            addresses.insert(service.cluster_ip, ());
-        }
-        Self { frontends: Arc::new(frontends), addresses: Arc::new(addresses), services }
-    }
-
     /// The service behind an address, port and protocol.
     #[inline]
     pub fn find(&self, key: &FrontendKey) -> Option<(Frontend, &ServicePort)> {
-        let frontend = *self.frontends.get(key)?;
-        Some((frontend, self.services.get(frontend.service as usize)?))
+        let frontend = self.frontends.get(key)?;
+        Some((frontend, self.port(frontend.service)?))
+    }
+
+    /// The service port of a number.
+    #[inline]
+    pub fn port(&self, number: u32) -> Option<&ServicePort> {
+        self.ports.get(number as usize)?.as_deref()
+    }
+
+    /// All service ports, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServicePort>> {
+        self.ports.iter().flatten()
     }
 
     /// Whether any service has this virtual IP.
     #[inline]
     pub fn is_virtual(&self, address: u32) -> bool {
-        self.addresses.contains_key(&address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// The columns' shares add up to the weights exactly.
-        #[test]
-        fn alias_table_is_exact(weights in proptest::collection::vec(0u32..=65_535, 0..40)) {
-            let table = AliasTable::build(weights.iter().copied());
-            let mut shares = vec![0u64; weights.len()];
-            for (share, index, other) in &table.columns {
-                shares[*index as usize] += share;
-                shares[*other as usize] += table.height - share;
-            }
-            for (weight, share) in weights.iter().zip(&shares) {
-                prop_assert_eq!(u64::from(*weight) * table.columns.len() as u64, *share);
-            }
-            prop_assert_eq!(table.choose(&mut Random::new(1)).is_none(), weights.iter().all(|weight| *weight == 0));
-        }
+        self.addresses.get(&address).is_some()
     }
 
-    #[test]
-    fn draining_backends_are_never_chosen() {
-        let table = AliasTable::build([0, 3, 0, 1].into_iter());
-        let mut random = Random::new(7);
-        let mut counts = [0u32; 4];
-        for _ in 0..40_000 {
-            counts[table.choose(&mut random).unwrap()] += 1;
-        }
-        assert_eq!((counts[0], counts[2]), (0, 0));
-        assert!((29_400..30_600).contains(&counts[1]), "{counts:?}");
+    /// Whether workers have anything to look for in their flows.
+    #[inline]
+    pub fn needs_sweep(&self) -> bool {
+        self.has_new_frontends || !self.stale.is_empty()
     }
 }

@@ -9,30 +9,41 @@ use super::json::{Candidate, Packet, Service, Snat, Trace, Translated, VERSION};
 use super::stages;
 use super::walk::{Ending, Walk};
 use crate::decision::{Decision, Outcome};
+use crate::drop_reason::DropReason;
 use crate::flow::{has_identity, has_ports};
 use crate::meta::Meta;
-use crate::stage::dnat::must_masquerade;
+use crate::stage::dnat::{is_hairpin, select};
 use crate::stage::route_lookup;
 use crate::table::interface::InterfaceKind;
+use crate::table::service::Backend;
 
 impl Walk<'_> {
     /// The backends that may be drawn, each with what the data path's own rule says of masquerading.
     fn candidates(&self, decision: &Decision) -> Vec<Candidate> {
         let tables = self.scene.tables;
         let Some((frontend, service)) = stages::service_of(tables, decision) else { return Vec::new() };
-        let sum: f64 = service.backends.iter().map(|backend| f64::from(backend.weight)).sum();
-        let drawn = service.backends.iter().filter(|backend| backend.weight > 0);
-        let candidates = drawn.map(|backend| {
-            let local = self.is_local(backend.address);
-            let name = Some(&self.scene.configuration.node.name).filter(|name| local && !name.is_empty());
+        if matches!(decision.outcome, Outcome::Drop(DropReason::ServiceSourceRange)) {
+            return Vec::new();
+        }
+        let source = decision.key.source;
+        let selection = select(tables, service, frontend.kind, source);
+        let asked = |backend: &Backend| backend.weight > 0 && backend.is_in(selection.scope);
+        let drawn =
+            service.backends.iter().zip(&service.facts.backends).filter(|(backend, _)| asked(backend));
+        let sum: f64 = drawn.clone().map(|(backend, _)| f64::from(backend.weight)).sum();
+        let candidates = drawn.map(|(backend, facts)| {
+            let is_written = facts.origin.kind == "Service";
+            let local = if is_written { self.is_local(backend.address) } else { facts.local };
+            let own_name = &self.scene.configuration.node.name;
+            let derived = Some(own_name).filter(|name| is_written && local && !name.is_empty());
             Candidate {
                 address: backend.address.into(),
                 port: backend.port,
                 weight: backend.weight,
                 probability: f64::from(backend.weight) / sum,
-                node: name.cloned(),
+                node: facts.node.as_deref().map(str::to_owned).or_else(|| derived.cloned()),
                 local,
-                masquerade: must_masquerade(&tables.masquerade, frontend.kind, decision.key.source, backend),
+                masquerade: selection.masquerade || is_hairpin(source, backend.address),
             }
         });
         candidates.collect()
@@ -93,13 +104,13 @@ impl Walk<'_> {
     fn service(&self, decision: &Decision) -> Option<Service> {
         let (frontend, service) = stages::service_of(self.scene.tables, decision)?;
         Some(Service {
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
             kind: frontend.kind.name(),
             address: decision.key.destination.into(),
             protocol: service.protocol.name(),
             port: decision.key.destination_port,
-            port_name: service.port_name.clone(),
+            port_name: service.port_name.to_string(),
         })
     }
 

@@ -4,10 +4,12 @@ use core::net::Ipv4Addr;
 
 use super::json::{Object, Step};
 use super::{Scene, reason_name};
+use crate::control::services::desired::Origin;
 use crate::decision::{Decision, Outcome};
+use crate::stage::dnat::select;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceId};
-use crate::table::service::ServicePort;
+use crate::table::service::{Scope, ServicePort};
 
 /// The step of a stage.
 pub(super) fn explain(scene: &Scene<'_>, stage: &'static str, before: &Decision, after: &Decision) -> Step {
@@ -32,16 +34,23 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
     if let Some((frontend, service)) = service_of(tables, after) {
         step.entry = Some(format!("{} {address}:{port}/{}", frontend.kind.name(), service.protocol.name()));
         step.object = Some(object(scene, service, Some(&service.port_name)));
-        let open = service.backends.iter().filter(|backend| backend.weight > 0).count();
+        let selection = select(tables, service, frontend.kind, after.key.source);
+        let asked = || service.backends.iter().filter(|backend| backend.is_in(selection.scope));
+        let open = asked().filter(|backend| backend.weight > 0).count();
         let drawn = format!("{}:{}", Ipv4Addr::from(after.destination), after.destination_port);
         let source = if after.is_masqueraded() { "masqueraded" } else { "its source stays" };
-        let draining = service.backends.len() - open;
+        let draining = asked().count() - open;
         let draining = if draining > 0 { format!(" and {draining} draining") } else { String::new() };
-        let backends = if open == 1 { "backend" } else { "backends" };
+        let backends = match (selection.scope, open) {
+            (Scope::Local, 1) => "backend of this node",
+            (Scope::Local, _) => "backends of this node",
+            (Scope::Cluster, 1) => "backend",
+            (Scope::Cluster, _) => "backends",
+        };
         step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
     } else if tables.services.is_virtual(after.key.destination) {
         step.entry = Some(format!("service address {address}"));
-        let owner = tables.services.services.iter().find(|s| s.cluster_ip == after.key.destination);
+        let owner = tables.services.iter().find(|service| service.cluster_ip == after.key.destination);
         step.object = owner.map(|service| object(scene, service, None));
     } else if let Some(network) = tables.service_cidrs.iter().find(|n| n.contains(after.key.destination)) {
         step.entry = Some(format!("service network {network}"));
@@ -55,20 +64,46 @@ pub(super) fn service_of<'a>(
     decision: &Decision,
 ) -> Option<(crate::table::service::Frontend, &'a ServicePort)> {
     let frontend = decision.frontend?;
-    tables.services.services.get(frontend.service as usize).map(|service| (frontend, &**service))
+    tables.services.port(frontend.service).map(|service| (frontend, service))
 }
 
-/// The service in the configuration: where the port of this name, or the service itself, is written.
+/// The object that a service comes from. Of one in the configuration: where the port of this name, or the service itself,
+/// is written.
 fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
-    let written = &scene.configuration.services;
-    let place = written.iter().position(|s| s.namespace == service.namespace && s.name == service.name);
-    let mut key = place.map_or_else(|| "service".to_owned(), |place| format!("service[{place}]"));
-    let ports = place.and_then(|place| written.get(place)).map_or(&[][..], |service| &service.ports);
-    if let Some(port) = port_name.and_then(|name| ports.iter().position(|port| port.name == name)) {
-        key = format!("{key}.ports[{port}]");
+    let origin = &service.facts.origin;
+    let written =
+        origin.source.strip_prefix("service[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+    let Some(place) = written else { return object_of(origin) };
+    let ports = scene.configuration.services.get::<usize>(place).map_or(&[][..], |service| &service.ports);
+    let port = port_name.and_then(|name| ports.iter().position(|port| port.name == name));
+    let key = match port {
+        Some(port) => format!("{}.ports[{port}]", origin.source),
+        None => origin.source.to_string(),
+    };
+    Object { source: (scene.places)(&key).unwrap_or(key), ..object_of(origin) }
+}
+
+fn object_of(origin: &Origin) -> Object {
+    Object {
+        kind: origin.kind,
+        namespace: origin.namespace.to_string(),
+        name: origin.name.to_string(),
+        source: origin.source.to_string(),
     }
-    let source = (scene.places)(&key).unwrap_or(key);
-    Object { kind: "Service", namespace: service.namespace.clone(), name: service.name.clone(), source }
+}
+
+/// The backend that was drawn, where an object of its own says so.
+pub(super) fn backend(scene: &Scene<'_>, after: &Decision) -> Option<Step> {
+    let (_, service) = service_of(scene.tables, after)?;
+    let facts = service.facts.backends.get(after.backend? as usize)?;
+    if facts.origin == service.facts.origin {
+        return None;
+    }
+    let entry = format!("backend {}:{}", Ipv4Addr::from(after.destination), after.destination_port);
+    let node = facts.node.as_deref().map_or_else(String::new, |node| format!(" on {node}"));
+    let here = if facts.local { ", this node" } else { "" };
+    let result = format!("drawn{node}{here}");
+    Some(Step { stage: "dnat", entry: Some(entry), object: Some(object_of(&facts.origin)), result })
 }
 
 fn name(tables: &Tables, interface: InterfaceId) -> &str {

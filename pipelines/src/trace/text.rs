@@ -36,7 +36,8 @@ impl Trace {
             write!(text, " [{} {}/{}, {}]", object.kind, object.namespace, object.name, object.source)?;
         }
         line(formatter, step.stage, &text)?;
-        if step.stage == "dnat" {
+        // Behind the service's own step, before that of the backend drawn.
+        if step.stage == "dnat" && step.object.as_ref().is_some_and(|object| object.kind == "Service") {
             for candidate in &self.candidates {
                 line(formatter, "", &self.candidate(candidate))?;
             }

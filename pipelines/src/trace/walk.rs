@@ -2,6 +2,7 @@
 
 use core::net::Ipv4Addr;
 
+use engine::clock::Timestamp;
 use engine::random::Random;
 use engine::table::flow::FlowKey;
 use engine::wire::ipv4::PROTOCOL_TCP;
@@ -14,12 +15,13 @@ use crate::assembly::ownership;
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::{DropReason, describe};
 use crate::flow::{Flows, flow_key};
-use crate::gateway::DECIDE;
 use crate::gateway::forward::{Obstacle, check_limits};
 use crate::gateway::host::check_entrance;
+use crate::gateway::{DECIDE, Situation};
 use crate::meta::{BRIDGED, Meta};
 use crate::stage::tcp_state::TcpState;
 use crate::stage::{conntrack, snat_mark};
+use crate::table::affinity::AffinityTable;
 use crate::table::neighbour::KIND_HOST;
 use crate::table::route::RouteSource;
 
@@ -55,6 +57,7 @@ pub(super) struct Walk<'a> {
     pub(super) arrival: Arrival,
     pub(super) flows: Flows,
     pub(super) random: Random,
+    pub(super) affinity: AffinityTable,
     pub(super) workers: usize,
     pub(super) steps: Vec<Step>,
 }
@@ -121,8 +124,11 @@ impl Walk<'_> {
                 break;
             }
             let before = decision;
-            stage(self.scene.tables, &mut self.random, &mut decision);
+            let affinity = &self.affinity;
+            let situation = Situation { tables: self.scene.tables, affinity, now: Timestamp::default() };
+            stage(&situation, &mut self.random, &mut decision);
             self.steps.push(stages::explain(&self.scene, name, &before, &decision));
+            self.steps.extend(stages::backend(&self.scene, &decision).filter(|_| name == "dnat"));
         }
         decision
     }
@@ -159,7 +165,7 @@ impl Walk<'_> {
             );
             return Ending::new(Verdict::Deliver, reason);
         };
-        let flow = self.flow(meta, &decision.key, &decision.key, state);
+        let flow = self.flow(meta, &decision.key, state);
         let ending = Ending { flow: Some(flow), ..Ending::new(Verdict::Deliver, reason) };
         if self.has_routes() { self.leave(meta, decision.key, ending) } else { ending }
     }
@@ -173,7 +179,7 @@ impl Walk<'_> {
             Ok(leaving) => leaving,
             Err(reason) => return self.refuse_flow(reason),
         };
-        let flow = self.flow(meta, &decision.key, &leaving, state);
+        let flow = self.flow(meta, &decision.key, state);
         let ending = Ending {
             leaving: Some(leaving),
             flow: Some(flow),
@@ -222,22 +228,17 @@ impl Walk<'_> {
         if decision.outcome == Outcome::Undecided || !decision.is_masqueraded() {
             return Ok(decision.leaving_key(decision.key.source_port));
         }
-        let ports = self.scene.tables.masquerade.snat_ports;
         let key = &decision.key;
         let rule = ownership(self.scene.configuration, 0, self.workers);
         let owner = rule.of(key.protocol, key.source, key.source_port);
         let rule = ownership(self.scene.configuration, usize::from(owner), self.workers);
-        snat_mark::choose_port(decision, ports, &self.flows, &rule, &mut self.random)
+        snat_mark::choose_port(decision, self.scene.tables, &self.flows, &rule, &mut self.random, &mut 0)
     }
 
-    /// The flow of packets that come as `key` and leave as `leaving`.
-    fn flow(&mut self, meta: &Meta, key: &FlowKey, leaving: &FlowKey, state: u8) -> Flow {
+    /// The flow of packets that come as `key`.
+    fn flow(&mut self, meta: &Meta, key: &FlowKey, state: u8) -> Flow {
         let rule = ownership(self.scene.configuration, 0, self.workers);
-        let owner = if key == leaving {
-            rule.untranslated_home(key).map_or(rule.worker(), |home| home.0)
-        } else {
-            rule.of(key.protocol, key.source, key.source_port)
-        };
+        let owner = rule.of(key.protocol, key.source, key.source_port);
         let is_tcp = meta.key.protocol == PROTOCOL_TCP;
         let state = if is_tcp { TcpState::from_number(state).name() } else { "unreplied" };
         self.note("conntrack", None, format!("a new flow, {state}, of worker {owner}"));

@@ -7,9 +7,9 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 
 use engine::wire::ethernet::MacAddress;
 
-use super::model::{self, Configuration, InterfaceName, PortRole, Protocol};
+use super::model::{self, Algorithm, Configuration, InterfaceName, PortRole, Protocol};
 use super::notes::At;
-use super::values::{InterfaceAddress, PortRange};
+use super::values::{HttpPath, InterfaceAddress, PortRange, ProbeKind, StatusRange};
 use crate::prefix::Ipv4Prefix;
 
 pub(crate) struct Draft {
@@ -133,12 +133,16 @@ pub(crate) struct ServiceSettings {
     pub(crate) node_port_range: Option<At<PortRange>>,
     pub(crate) snat_address: Option<At<Ipv4Addr>>,
     pub(crate) snat_port_range: Option<At<PortRange>>,
+    pub(crate) drain_timeout_s: Option<At<u32>>,
+    pub(crate) affinity_capacity: Option<At<usize>>,
 }
 
 pub(crate) struct Service {
     pub(crate) namespace: Option<At<String>>,
     pub(crate) name: Option<At<String>>,
     pub(crate) cluster_ip: Option<At<Ipv4Addr>>,
+    pub(crate) algorithm: Option<At<Algorithm>>,
+    pub(crate) session_affinity_s: Option<At<u32>>,
     pub(crate) ports: Vec<ServicePort>,
 }
 
@@ -150,7 +154,22 @@ pub(crate) struct ServicePort {
     pub(crate) protocol: Option<At<Protocol>>,
     pub(crate) port: Option<At<u16>>,
     pub(crate) node_port: Option<At<u16>>,
+    pub(crate) health_check: Option<HealthCheck>,
     pub(crate) backends: Vec<Backend>,
+}
+
+pub(crate) struct HealthCheck {
+    pub(crate) offset: usize,
+    pub(crate) kind: Option<At<ProbeKind>>,
+    pub(crate) path: Option<At<HttpPath>>,
+    pub(crate) status: Option<At<StatusRange>>,
+    pub(crate) port: Option<At<u16>>,
+    /// Whether the file has the key, readable or not.
+    pub(crate) has_port: bool,
+    pub(crate) interval_ms: Option<At<u32>>,
+    pub(crate) timeout_ms: Option<At<u32>>,
+    pub(crate) rise: Option<At<u32>>,
+    pub(crate) fall: Option<At<u32>>,
 }
 
 pub(crate) struct Backend {
@@ -197,11 +216,7 @@ impl Node {
     fn finish(self) -> Option<model::Node> {
         let addresses = values(&self.addresses);
         let primary = values(&self.primary_addresses);
-        Some(model::Node {
-            name: value(self.name)?,
-            primary_addresses: if primary.is_empty() { addresses.clone() } else { primary },
-            addresses,
-        })
+        Some(model::Node { name: value(self.name)?, primary_addresses: primary, addresses })
     }
 }
 
@@ -306,6 +321,8 @@ impl ServiceSettings {
             node_port_range: range(self.node_port_range)?,
             snat_address: value(self.snat_address),
             snat_port_range: range(self.snat_port_range)?,
+            drain_timeout_s: value(self.drain_timeout_s),
+            affinity_capacity: value(self.affinity_capacity)?,
         })
     }
 }
@@ -316,6 +333,8 @@ impl Service {
             namespace: value(self.namespace)?,
             name: value(self.name)?,
             cluster_ip: value(self.cluster_ip)?,
+            algorithm: value(self.algorithm)?,
+            session_affinity_s: value(self.session_affinity_s),
             ports: self.ports.into_iter().map(ServicePort::finish).collect::<Option<_>>()?,
         })
     }
@@ -328,7 +347,28 @@ impl ServicePort {
             protocol: value(self.protocol)?,
             port: value(self.port)?,
             node_port: value(self.node_port),
+            health_check: self.health_check.map(|check| check.finish().ok_or(())).transpose().ok()?,
             backends: self.backends.into_iter().map(Backend::finish).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl HealthCheck {
+    fn finish(self) -> Option<model::HealthCheck> {
+        let probe = match value(self.kind)? {
+            ProbeKind::Tcp => model::Probe::Tcp,
+            ProbeKind::Http => {
+                let StatusRange { first, last } = value(self.status)?;
+                model::Probe::Http { path: value(self.path)?.0, status: (first, last) }
+            }
+        };
+        Some(model::HealthCheck {
+            probe,
+            port: value(self.port),
+            interval_ms: value(self.interval_ms)?,
+            timeout_ms: value(self.timeout_ms)?,
+            rise: value(self.rise)?,
+            fall: value(self.fall)?,
         })
     }
 }

@@ -136,13 +136,23 @@ pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Report> {
     }
     match draft.finish() {
         Some(configuration) => Ok(Loaded {
-            configuration,
+            configuration: with_path(configuration, file_name),
             warnings: diagnostics,
             places: source::offsets(root).into_iter().map(|(key, at)| (key, source.place(at))).collect(),
             file: file_name.to_owned(),
         }),
         None => Err(Report { diagnostics }),
     }
+}
+
+/// Paths are relative to the configuration's own folder.
+fn with_path(mut configuration: Configuration, file_name: &str) -> Configuration {
+    if let (Some(manifests), Some(folder)) =
+        (&mut configuration.control.manifests, Path::new(file_name).parent())
+    {
+        *manifests = folder.join(&manifests);
+    }
+    configuration
 }
 
 /// Every key that a file can have, as in `service.ports.backends.weight`.

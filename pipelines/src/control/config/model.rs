@@ -3,7 +3,8 @@
 //! Built only by `config::load`, which has checked every relation between the parts (names that refer, MTU arithmetic,
 //! overlaps). Keys and defaults are documented in docs/configuration.md; addresses are typed, never text.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::time::Duration;
 use std::path::PathBuf;
 
 use engine::wire::ethernet::MacAddress;
@@ -54,7 +55,7 @@ pub struct Node {
     pub name: String,
     /// Every address the node itself owns.
     pub addresses: Vec<Ipv4Addr>,
-    /// The ones node ports listen on by default. Default: all of `addresses`.
+    /// The ones node ports listen on by default. Default: those of its Node object, else all of `addresses` (empty here).
     pub primary_addresses: Vec<Ipv4Addr>,
 }
 
@@ -117,6 +118,8 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// `watch`: reload when the file changes. Default: true.
     pub watch: bool,
+    /// `manifests`: file or folder of Kubernetes objects, relative to the configuration's own folder. None: no objects.
+    pub manifests: Option<PathBuf>,
 }
 
 /// `[metrics]`
@@ -312,6 +315,10 @@ pub struct ServiceSettings {
     pub snat_address: Option<Ipv4Addr>,
     /// Ports for masquerading. Default: 32768 to 60999. Inclusive.
     pub snat_port_range: (u16, u16),
+    /// Seconds for which TCP connections to a removed backend go on. Default: until they end (none here).
+    pub drain_timeout_s: Option<u32>,
+    /// Clients whose session affinity is remembered at the most. Default: 65,536.
+    pub affinity_capacity: usize,
 }
 
 /// Transport protocol of a service port.
@@ -339,29 +346,48 @@ pub enum Algorithm {
 /// `health_check` of a service's port: how backends are asked whether they serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// `kind`, and what that kind needs: what is asked.
     pub probe: Probe,
-    /// Milliseconds from one probe of a backend to the next.
+    /// `port`: where it is asked. None: the backend's own.
+    pub port: Option<u16>,
+    /// `interval_ms`: milliseconds from one probe of a backend to the next. Default: 2,000.
     pub interval_ms: u32,
-    /// Milliseconds after which a probe has failed.
+    /// `timeout_ms`: milliseconds after which a probe has failed. Default: 1,000, or the interval where that is shorter.
     pub timeout_ms: u32,
-    /// Probes in a row that must succeed before a backend is used again.
+    /// `rise`: probes in a row that must succeed before a backend is used again. Default: 2.
     pub rise: u32,
-    /// Probes in a row that must fail before a backend is used no more.
+    /// `fall`: probes in a row that must fail before a backend is used no more. Default: 3.
     pub fall: u32,
+}
+
+impl HealthCheck {
+    /// Where the backend at `address` is asked.
+    pub fn target(&self, address: SocketAddrV4) -> SocketAddrV4 {
+        SocketAddrV4::new(*address.ip(), self.port.unwrap_or(address.port()))
+    }
+
+    /// From the start of one probe to the start of the next.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.interval_ms))
+    }
+
+    /// How long a probe may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout_ms))
+    }
 }
 
 /// What a health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether a TCP connection opens.
+    /// `"tcp"`: whether a TCP connection opens.
     Tcp,
-    /// Whether a GET of this path is answered with this status.
+    /// `"http"`: whether a GET is answered with the right status.
     Http {
-        /// Path, from the slash on.
+        /// `path`, from the slash on, with the query if there is one. Default: /.
         path: String,
-        /// Status code.
-        status: u16,
+        /// `status`: first and last that are right, inclusive. Default: 200 alone.
+        status: (u16, u16),
     },
 }
 
@@ -374,6 +400,10 @@ pub struct Service {
     pub name: String,
     /// The virtual IP.
     pub cluster_ip: Ipv4Addr,
+    /// How a backend is chosen. Default: at random.
+    pub algorithm: Algorithm,
+    /// Seconds for which a client's connections go to the backend of its last one. Default: they do not (none here).
+    pub session_affinity_s: Option<u32>,
     /// `[[service.ports]]`
     pub ports: Vec<ServicePort>,
 }
@@ -389,6 +419,8 @@ pub struct ServicePort {
     pub port: u16,
     /// On the node's addresses.
     pub node_port: Option<u16>,
+    /// How backends are asked whether they serve. Default: they are not (none here).
+    pub health_check: Option<HealthCheck>,
     /// Where connections go.
     pub backends: Vec<Backend>,
 }

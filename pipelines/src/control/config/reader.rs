@@ -171,19 +171,17 @@ impl<'a> Table<'a> {
     /// What `read` makes of the table `[key]`, if that is there.
     pub(crate) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Table<'_>) -> T) -> Option<T> {
         let listed = DeTable::new();
+        let title = join(&without_places(&self.path), key);
         let (entries, offset) = match self.value(key) {
             Some(At { value: DeValue::Table(entries), offset }) => (entries, offset),
             Some(other) => {
-                self.wrong_type(&other, join(&self.path, key), key, &format!("a table, `[{key}]`"));
+                self.wrong_type(&other, join(&self.path, key), key, &format!("a table, `[{title}]`"));
                 return None;
             }
             None if self.is_listing() => (&listed, self.offset),
             None => return None,
         };
-        Some(
-            self.child(entries, offset, join(&self.path, key), format!("`[{}]`", join(&self.path, key)))
-                .read(read),
-        )
+        Some(self.child(entries, offset, join(&self.path, key), format!("`[{title}]`")).read(read))
     }
 
     /// What `read` makes of `[key]`, or of an empty one where it is not given.

@@ -22,6 +22,7 @@ pub fn restart_needed(old: &Configuration, new: &Configuration) -> Vec<String> {
     compare("control.cores", old.control.cores != new.control.cores);
     compare("control.socket", old.control.socket != new.control.socket);
     compare("control.watch", old.control.watch != new.control.watch);
+    compare("control.manifests", old.control.manifests != new.control.manifests);
     compare("metrics.listen", old.metrics != new.metrics);
     compare("exception", old.exception.is_some() != new.exception.is_some());
     if let (Some(old), Some(new)) = (&old.exception, &new.exception) {
@@ -39,6 +40,8 @@ pub fn restart_needed(old: &Configuration, new: &Configuration) -> Vec<String> {
         compare("node.addresses", old.node.addresses != new.node.addresses);
         compare("node.primary_addresses", old.node.primary_addresses != new.node.primary_addresses);
     }
+    let (before, after) = (&old.service_settings, &new.service_settings);
+    compare("services.affinity_capacity", before.affinity_capacity != after.affinity_capacity);
     compare("conntrack.capacity", old.conntrack.capacity != new.conntrack.capacity);
     let same_ports = old.ports.iter().map(|port| &port.name).eq(new.ports.iter().map(|port| &port.name));
     compare("ports", !same_ports);

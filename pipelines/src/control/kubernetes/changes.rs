@@ -36,11 +36,11 @@ impl Changes {
 }
 
 /// How many objects there are, for metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Objects in force, by kind.
-    pub objects: [(Option<Kind>, usize); Kind::ALL.len()],
-    /// Objects that are refused now.
+    pub objects: [(Kind, usize); Kind::ALL.len()],
+    /// Objects that are refused now, second versions of an object among them.
     pub rejected: usize,
     /// How often an object was refused since the start.
     pub rejected_total: u64,
@@ -48,8 +48,10 @@ pub struct Counts {
     pub skipped: usize,
     /// Services that are headless, external names, or left to another proxy.
     pub services_not_proxied: usize,
-    /// Services with an IPv6 cluster IP, which is not programmed.
+    /// Services with addresses of IPv6, which are not programmed.
     pub services_ipv6: usize,
+    /// Endpoints of IPv6, which are not programmed.
+    pub endpoints_ipv6: usize,
     /// Findings now.
     pub findings: usize,
 }

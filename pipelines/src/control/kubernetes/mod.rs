@@ -7,8 +7,11 @@
 mod changes;
 mod finding;
 mod folder;
+mod limits;
+mod meaning;
 mod object;
 mod store;
+mod text;
 
 pub use changes::{Changes, Counts};
 pub use finding::Finding;

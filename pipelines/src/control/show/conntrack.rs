@@ -79,7 +79,7 @@ fn has_port(key: &FlowKey, port: u16) -> bool {
 
 /// Backend slots to services' titles.
 fn services_by_slot(tables: &Tables) -> HashMap<u32, String> {
-    let services = tables.services.services.iter();
+    let services = tables.services.iter();
     services
         .flat_map(|service| {
             let title = service.title();

@@ -16,6 +16,9 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
     let own: HashSet<Ipv4Addr> = own_addresses(draft).into_iter().map(|(address, _)| address).collect();
     let has_exception = draft.exception.is_some() || !notes.all_read(&["exception"]);
     let routes_read = notes.all_read(&["ports", "bridge", "overlay", "routes"]) && !forwarding.is_empty();
+    if !has_exception && !forwarding.is_empty() {
+        note_probes_without_way(draft, notes);
+    }
     let backends = draft.services.iter().flat_map(|service| &service.ports).flat_map(|port| &port.backends);
     for backend in backends.filter_map(|backend| backend.address) {
         let address = *backend.value.ip();
@@ -51,10 +54,23 @@ pub(super) fn check(draft: &Draft, forwarding: &Forwarding, notes: &Notes) {
     }
 }
 
+/// Probes are sent by the host's own stack.
+fn note_probes_without_way(draft: &Draft, notes: &Notes) {
+    let mut ports = draft.services.iter().flat_map(|service| &service.ports);
+    if let Some(check) = ports.find_map(|port| port.health_check.as_ref()) {
+        notes.warning(
+            check.offset,
+            "backends are probed by the host's own stack, and it has no way through the gateway",
+            "add `[exception]` with a TAP device",
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::control::config::testing::{changed, expect, expect_one};
 
+    const EXCEPTION: &str = "[exception]\ndevice = \"net_tap6,iface=pg-host\"\nrate_pps = 10000\n";
     const BACKEND: &str = "address = \"172.30.76.7:8080\"";
 
     fn one(address: &str, severity: &str, said: &str) {
@@ -82,8 +98,20 @@ mod tests {
 
         let own = (BACKEND, "address = \"192.168.0.21:8080\"");
         expect(&changed(&[own]), &[]);
-        let text =
-            changed(&[own, ("[exception]\ndevice = \"net_tap6,iface=pg-host\"\nrate_pps = 10000\n", "")]);
+        let text = changed(&[own, (EXCEPTION, "")]);
         expect(&text, &[("warning", "\"192.168.0.21", key, "add `[exception]`")]);
+    }
+
+    #[test]
+    fn probes_have_a_way() {
+        let check = ("port = 80\n", "port = 80\nhealth_check = {}\n");
+        expect(&changed(&[check]), &[]);
+        let said = "it has no way through the gateway; add `[exception]`";
+        expect(
+            &changed(&[check, (EXCEPTION, "")]),
+            &[("warning", "{}", "service[0].ports[0].health_check", said)],
+        );
+        let services = "[[service]]\nname = \"a\"\ncluster_ip = \"10.0.0.1\"\n[[service.ports]]\nport = 80\n";
+        expect(&format!("{services}health_check = {{}}\nbackends = []\n"), &[]);
     }
 }

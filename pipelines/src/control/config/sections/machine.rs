@@ -9,7 +9,7 @@ use crate::control::config::draft::{Control, Exception, Node, Workers};
 use crate::control::config::model::{self, DpdkMemory, Idle};
 use crate::control::config::notes::At;
 use crate::control::config::reader::Table;
-use crate::control::config::values::Device;
+use crate::control::config::values::{AnyPath, Device};
 
 /// More cores than any machine has.
 const CORES: RangeInclusive<u64> = 0..=1023;
@@ -90,10 +90,12 @@ pub(super) fn control(table: &Table<'_>) -> Control {
     let cores = table.integers("cores", CORES);
     let socket = table.optional("socket");
     let watch = table.with_default("watch", true);
+    let manifests = table.optional::<AnyPath>("manifests");
     let rest = watch.map(|watch| model::Control {
         cores: Vec::new(),
         socket: socket.map(|socket| socket.value),
         watch: watch.value,
+        manifests: manifests.map(|manifests| manifests.value.0),
     });
     Control { cores, rest }
 }

@@ -1,6 +1,7 @@
 //! The sections of the file: which keys each has, what each value may be, and the defaults. Checks that need one
 //! section alone are here too; those between sections are in `relations`.
 
+mod health_check;
 mod machine;
 mod network;
 mod services;
@@ -88,7 +89,7 @@ mod tests {
             ("error", "\"192.168.0.21\"]", "node.primary_addresses[1]", "has 192.168.0.21 twice"),
         );
         let node = parsed("[node]\naddresses = [\"10.0.0.1\", \"10.0.0.2\"]\n").node;
-        assert_eq!(node.primary_addresses, node.addresses, "all are primary by default");
+        assert!(node.primary_addresses.is_empty(), "none is named");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::health_check;
 use crate::control::config::draft::{Backend, Service, ServicePort, ServiceSettings};
-use crate::control::config::model::Protocol;
+use crate::control::config::model::{Algorithm, Protocol};
 use crate::control::config::notes::At;
 use crate::control::config::reader::Table;
 use crate::control::config::values::{Label, PortRange};
@@ -19,6 +20,8 @@ pub(super) fn settings(table: &Table<'_>) -> ServiceSettings {
         snat_address: table.optional("snat_address"),
         // net.ipv4.ip_local_port_range, Documentation/networking/ip-sysctl.rst.
         snat_port_range: table.with_default("snat_port_range", PortRange { first: 32_768, last: 60_999 }),
+        drain_timeout_s: table.optional_integer("drain_timeout_s", 0..=31_536_000),
+        affinity_capacity: table.integer("affinity_capacity", 4..=16_777_216, 65_536),
     };
     if let (Some(node_ports), Some(snat)) = (settings.node_port_range, settings.snat_port_range)
         && node_ports.value.first <= snat.value.last
@@ -49,6 +52,9 @@ pub(super) fn service(table: &Table<'_>) -> Service {
         namespace: label(table.with_default("namespace", Label("default".to_owned()))),
         name: label(table.required("name", "\"business-manager\"")),
         cluster_ip: table.required("cluster_ip", "\"10.254.80.22\""),
+        algorithm: table.with_default("algorithm", Algorithm::Random),
+        // Kubernetes' bound for sessionAffinityConfig.clientIP.timeoutSeconds: a day.
+        session_affinity_s: table.optional_integer("session_affinity_s", 1..=86_400),
         ports: table.each("ports", port),
     };
     if !table.has("ports") {
@@ -70,6 +76,7 @@ fn port(table: &Table<'_>) -> ServicePort {
         protocol: table.with_default("protocol", Protocol::Tcp),
         port: table.required_integer("port", 1..=65_535, "80"),
         node_port: table.optional_integer("node_port", 1..=65_535),
+        health_check: table.section("health_check", health_check::health_check),
         backends: table.each("backends", backend),
     };
     if !table.has("backends") {
@@ -79,6 +86,7 @@ fn port(table: &Table<'_>) -> ServicePort {
         );
     }
     check_backends(table, &port);
+    health_check::check_protocol(table, &port);
     port
 }
 

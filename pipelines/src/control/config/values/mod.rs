@@ -2,16 +2,18 @@
 
 mod addresses;
 mod device;
+mod health_check;
 
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::model::{DpdkMemory, Idle, PortRole, Protocol};
+use super::model::{Algorithm, DpdkMemory, Idle, PortRole, Protocol};
 use super::readable::{Fault, Readable, closest};
 
 pub(crate) use addresses::InterfaceAddress;
 pub(crate) use device::{Device, device_argument, is_pci_address};
+pub(crate) use health_check::{HttpPath, ProbeKind, StatusRange};
 
 fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Fault> {
     value.as_str().ok_or(Fault::Type)
@@ -171,6 +173,29 @@ impl Readable for PortRole {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
         choice(value, &[("underlay", Self::Underlay), ("pod", Self::Pod)])
+    }
+}
+
+impl Readable for Algorithm {
+    const WANTED: &'static str = "\"random\" or \"maglev\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
+        choice(value, &[("random", Self::Random), ("maglev", Self::Maglev)])
+    }
+}
+
+/// A file or folder.
+pub(crate) struct AnyPath(pub(crate) PathBuf);
+
+impl Readable for AnyPath {
+    const WANTED: &'static str = "a string";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Fault> {
+        let text = String::read(value)?;
+        if text.is_empty() || text.contains('\0') {
+            return content("which is no path", "name a file or a folder");
+        }
+        Ok(Self(text.into()))
     }
 }
 

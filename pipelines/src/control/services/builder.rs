@@ -1,0 +1,387 @@
+//! Builds the service table, and changes it service by service: a change costs what it touches.
+//!
+//! **Invariant:** the table depends on what is wanted alone, not on the order in which it was said. Where two service
+//! ports claim one address and port, the one of the earlier source and name has it, and the other gets it when that goes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::categorize::NodeIdentity;
+use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
+use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
+use super::retired::{Planned, Retired, RetiredBackends};
+use crate::control::config::model::Protocol;
+use crate::control::slots::{SlotBases, Slots};
+use crate::flow::NO_BACKEND;
+use crate::table::SLOT_COUNTERS;
+use crate::table::service::{Frontend, FrontendKey, FrontendKind, ServicePort, ServiceTable};
+use crate::table::stale::Fate;
+
+/// What building depends on beside the services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The node that the gateway stands for.
+    pub node: NodeIdentity,
+    /// Its primary address.
+    pub node_address: Option<u32>,
+    /// Addresses that node ports are answered on, in host order.
+    pub node_port_addresses: Vec<u32>,
+    /// Seconds for which TCP flows to a removed backend live on; none: until they end.
+    pub drain_timeout_s: Option<u32>,
+}
+
+/// One backend of one service port, for health checks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendName {
+    /// The service.
+    pub service: ServiceKey,
+    /// Name of the port.
+    pub port_name: Arc<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Address and port of the backend.
+    pub address: core::net::SocketAddrV4,
+}
+
+/// Where a service port stands when several claim one address: by source, name and port name.
+type Rank = (u8, ServiceKey, Arc<str>, Protocol);
+
+struct ServiceState {
+    ports: Vec<(Arc<str>, Protocol, u32)>,
+    cluster_ip: Option<u32>,
+}
+
+struct Numbered {
+    state: PortState,
+    rank: Rank,
+}
+
+/// The builder.
+#[derive(Default)]
+pub struct ServiceBuilder {
+    settings: ServiceSettings,
+    services: HashMap<ServiceKey, ServiceState>,
+    ports: Vec<Option<Numbered>>,
+    free_numbers: BTreeSet<u32>,
+    /// Claims to an address and port that another has.
+    contested: HashMap<FrontendKey, Vec<(u32, FrontendKind)>>,
+    table: ServiceTable,
+    slots: Slots,
+    retired: RetiredBackends,
+    next_identity: u64,
+    next_incarnation: u32,
+    unhealthy: HashSet<BackendName>,
+    /// Frontends were added since the last table, or in the generation named and not swept for yet.
+    added: bool,
+    added_in: Option<u64>,
+    /// Number of the next table.
+    generation: u64,
+    now_s: u64,
+}
+
+impl ServiceBuilder {
+    /// Takes other settings over. True: they matter to every service, and all must be applied again.
+    pub fn set(&mut self, settings: ServiceSettings) -> bool {
+        let drain = core::mem::replace(&mut self.settings.drain_timeout_s, settings.drain_timeout_s);
+        let is_same = ServiceSettings { drain_timeout_s: drain, ..settings.clone() }
+            == ServiceSettings { drain_timeout_s: drain, ..self.settings.clone() };
+        self.settings = settings;
+        !is_same
+    }
+
+    /// The second by which drain times are counted.
+    pub fn set_time(&mut self, now_s: u64) {
+        self.now_s = now_s;
+    }
+
+    /// All services that are in the table.
+    pub fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services.keys()
+    }
+
+    /// Makes the table say of a service what is wanted. `source` ranks the source that says so: the lowest goes first.
+    pub fn apply(&mut self, desired: &DesiredService, source: u8) {
+        let known = self.services.remove(&desired.key);
+        let (old_ports, old_ip) =
+            known.map_or_else(Default::default, |known| (known.ports, known.cluster_ip));
+        let mut left = old_ports;
+        let mut ports = Vec::with_capacity(desired.ports.len());
+        for port in &desired.ports {
+            let is_same = |(name, protocol, _): &(Arc<str>, Protocol, u32)| {
+                (name, *protocol) == (&port.name, port.protocol)
+            };
+            let number = match left.iter().position(is_same) {
+                Some(place) => left.swap_remove(place).2,
+                None => self.open(desired, port, source),
+            };
+            self.set_port(number, desired, port);
+            ports.push((Arc::clone(&port.name), port.protocol, number));
+        }
+        for (.., number) in left {
+            self.close(number);
+        }
+        let cluster_ip = desired.cluster_ip.map(u32::from).filter(|_| !ports.is_empty());
+        self.move_address(old_ip, cluster_ip);
+        self.services.insert(desired.key.clone(), ServiceState { ports, cluster_ip });
+    }
+
+    /// Takes a service out.
+    pub fn remove(&mut self, key: &ServiceKey) {
+        let Some(known) = self.services.remove(key) else { return };
+        for (.., number) in known.ports {
+            self.close(number);
+        }
+        self.move_address(known.cluster_ip, None);
+    }
+
+    /// Notes what a health check says of a backend. True: that is new, and the service must be applied again.
+    pub fn set_health(&mut self, backend: BackendName, is_healthy: bool) -> bool {
+        if is_healthy { self.unhealthy.remove(&backend) } else { self.unhealthy.insert(backend) }
+    }
+
+    /// A new service port's number and state.
+    fn open(&mut self, service: &DesiredService, port: &DesiredPort, source: u8) -> u32 {
+        self.next_identity += 1;
+        let state = PortState {
+            identity: self.next_identity,
+            slot: self.slots.take(),
+            known: Vec::new(),
+            gone: [0; SLOT_COUNTERS],
+            frontends: Vec::new(),
+            is_udp: port.protocol == Protocol::Udp,
+        };
+        let rank = (source, service.key.clone(), Arc::clone(&port.name), port.protocol);
+        let numbered = Some(Numbered { state, rank });
+        match self.free_numbers.pop_first() {
+            Some(number) => {
+                self.ports[number as usize] = numbered;
+                number
+            }
+            None => {
+                self.ports.push(numbered);
+                self.table.ports.push(None);
+                self.ports.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Makes the record of a service port, and its frontends lead there.
+    fn set_port(&mut self, number: u32, service: &DesiredService, port: &DesiredPort) {
+        let Some(mut numbered) = self.ports.get_mut(number as usize).and_then(Option::take) else { return };
+        let state = &mut numbered.state;
+        let owner = (number, state.identity);
+        let Self { settings, slots, next_incarnation, retired, unhealthy, .. } = self;
+        let is_healthy = |endpoint: &DesiredEndpoint| {
+            unhealthy.is_empty() || !unhealthy.contains(&backend_name(service, port, endpoint))
+        };
+        let mut maker = Maker {
+            node: &settings.node,
+            node_address: settings.node_address,
+            is_healthy: &is_healthy,
+            slots,
+            next_incarnation,
+            revive: &mut |address, port| retired.revive(owner, address, port),
+        };
+        let Changed { mut record, removed, serves } = maker.make(service, port, state);
+        self.retire(owner, state, &removed, serves);
+        record.facts.other_slots.extend(self.retired.slots_of(owner));
+        let wanted = frontends(service, port, &self.settings.node_port_addresses);
+        let before = core::mem::replace(&mut state.frontends, wanted.clone());
+        self.ports[number as usize] = Some(numbered);
+        self.table.ports.set(number as usize, Some(Arc::new(record)));
+        for claim in before.iter().filter(|claim| !wanted.contains(claim)) {
+            self.release(number, claim.0);
+        }
+        for claim in wanted.iter().filter(|claim| !before.contains(claim)) {
+            self.claim(number, *claim);
+        }
+    }
+
+    /// Decides what becomes of flows to backends that serve no more.
+    fn retire(&mut self, owner: (u32, u64), state: &PortState, removed: &[Gone], serves: bool) {
+        let fate = match (state.is_udp, self.settings.drain_timeout_s) {
+            (true, _) if serves => Planned::Now(Fate::End),
+            (true, _) => Planned::Keep,
+            (false, Some(seconds)) => Planned::Drain(self.now_s + u64::from(seconds)),
+            (false, None) => Planned::Now(Fate::Count(state.slot)),
+        };
+        if state.is_udp {
+            let since = self.generation + 1;
+            self.retired.plan(owner, since, |_| Some(fate));
+        }
+        for gone in removed {
+            let Gone { slot, address, port } = *gone;
+            let since = self.generation + 1;
+            self.retired.push(Retired { slot, address, port, owner, fate, since });
+        }
+    }
+
+    /// Takes a service port out. What its flows count is nobody's any more; they go on until they end, as kube-proxy
+    /// leaves them.
+    fn close(&mut self, number: u32) {
+        let Some(numbered) = self.ports.get_mut(number as usize).and_then(Option::take) else { return };
+        let Numbered { state, .. } = numbered;
+        let owner = (number, state.identity);
+        let since = self.generation + 1;
+        let fate = match self.settings.drain_timeout_s.filter(|_| !state.is_udp) {
+            Some(seconds) => Planned::Drain(self.now_s + u64::from(seconds)),
+            None => Planned::Now(Fate::Count(NO_BACKEND)),
+        };
+        self.retired.plan(owner, since, |retired| match retired.fate {
+            Planned::Keep | Planned::Now(Fate::Count(_)) => Some(fate),
+            Planned::Drain(_) | Planned::Now(Fate::End) => None,
+        });
+        let own = Gone { slot: state.slot, address: 0, port: 0 };
+        for Gone { slot, address, port } in state.known.iter().map(Known::gone).chain([own]) {
+            self.retired.push(Retired { slot, address, port, owner, fate, since });
+        }
+        for (key, _) in &state.frontends {
+            self.release(number, *key);
+        }
+        self.table.ports.set(number as usize, None);
+        self.free_numbers.insert(number);
+    }
+
+    fn rank(&self, number: u32) -> Option<&Rank> {
+        self.ports.get(number as usize)?.as_ref().map(|numbered| &numbered.rank)
+    }
+
+    /// Makes an address and port lead to a service port, unless one of a better rank has it.
+    fn claim(&mut self, number: u32, (key, kind): (FrontendKey, FrontendKind)) {
+        let holder = self.table.frontends.get(&key);
+        let mut claimant = Frontend { service: number, kind };
+        if let Some(holder) = holder.filter(|holder| holder.service != number) {
+            if self.rank(holder.service) <= self.rank(number) {
+                self.contested.entry(key).or_default().push((number, kind));
+                return;
+            }
+            self.contested.entry(key).or_default().push((holder.service, holder.kind));
+        }
+        self.added |= holder.is_none();
+        claimant.service = number;
+        self.table.frontends.insert(key, claimant);
+    }
+
+    /// Takes a service port's claim back; the next in rank gets what it had.
+    fn release(&mut self, number: u32, key: FrontendKey) {
+        let is_holder = self.table.frontends.get(&key).is_some_and(|holder| holder.service == number);
+        let Some(claims) = self.contested.get_mut(&key) else {
+            if is_holder {
+                self.table.frontends.remove(&key);
+            }
+            return;
+        };
+        if is_holder {
+            let rank = |number: u32| self.ports.get(number as usize)?.as_ref().map(|port| &port.rank);
+            let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
+            if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
+                self.table.frontends.insert(key, Frontend { service, kind });
+            }
+        } else {
+            claims.retain(|(claimant, _)| *claimant != number);
+        }
+        if claims.is_empty() {
+            self.contested.remove(&key);
+        }
+    }
+
+    fn move_address(&mut self, from: Option<u32>, to: Option<u32>) {
+        if from == to {
+            return;
+        }
+        if let Some(address) = from {
+            match self.table.addresses.get(&address) {
+                Some(count) if count > 1 => {
+                    self.table.addresses.insert(address, count - 1);
+                }
+                _ => {
+                    self.table.addresses.remove(&address);
+                }
+            }
+        }
+        if let Some(address) = to {
+            let count = self.table.addresses.get(&address).unwrap_or(0);
+            self.table.addresses.insert(address, count + 1);
+        }
+    }
+
+    /// The table of generation `generation`, which is later than any before.
+    pub fn table(&mut self, generation: u64) -> ServiceTable {
+        self.generation = generation;
+        if core::mem::take(&mut self.retired.changed) {
+            self.table.stale = Arc::new(self.retired.fates());
+        }
+        if core::mem::take(&mut self.added) && generation > 1 {
+            self.added_in = Some(generation);
+        }
+        self.table.has_new_frontends = self.added_in.is_some();
+        self.table.clone()
+    }
+
+    /// Frees what no flow refers to any more: every worker has been through its flows with tables of generation `swept`
+    /// or later. `values` reads a slot's counters. True: the next table differs.
+    pub fn reclaim(&mut self, swept: u64, values: &dyn Fn(u32) -> [u64; SLOT_COUNTERS]) -> bool {
+        self.retired.end_drained(self.now_s, self.generation + 1);
+        let mut changed = self.added_in.take_if(|generation| *generation <= swept).is_some();
+        for retired in self.retired.take_swept(swept) {
+            changed = true;
+            let (stood, now) =
+                (self.slots.bases().get(&retired.slot).unwrap_or_default(), values(retired.slot));
+            self.slots.give_back(retired.slot, now);
+            self.fold(retired, core::array::from_fn(|place| now[place].wrapping_sub(stood[place])));
+        }
+        changed || self.retired.changed
+    }
+
+    /// Adds what a backend that is gone had counted to its service port.
+    fn fold(&mut self, retired: Retired, counted: [u64; SLOT_COUNTERS]) {
+        let (number, identity) = retired.owner;
+        let Some(Some(numbered)) = self.ports.get_mut(number as usize) else { return };
+        let Some(record) = self.table.port(number).filter(|_| numbered.state.identity == identity) else {
+            return;
+        };
+        for (sum, value) in numbered.state.gone.iter_mut().zip(counted) {
+            *sum += value;
+        }
+        let mut record = ServicePort { gone: numbered.state.gone, ..record.clone() };
+        record.facts.other_slots.retain(|slot| *slot != retired.slot);
+        self.table.ports.set(number as usize, Some(Arc::new(record)));
+    }
+
+    /// Whether anything waits for workers' sweeps or for time.
+    pub fn is_waiting(&self) -> bool {
+        self.added_in.is_some() || !self.retired.is_empty()
+    }
+
+    /// Slots that counters must have room for.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What slots stood at when they were given out again.
+    pub fn slot_bases(&self) -> SlotBases {
+        self.slots.bases()
+    }
+
+    /// Claims that are not in force: the address and port, who claims it, and who has it.
+    pub fn conflicts(&self) -> Vec<(FrontendKey, String, String)> {
+        let title = |number: u32| self.table.port(number).map(ServicePort::title).unwrap_or_default();
+        let mut list = BTreeMap::new();
+        for (key, claims) in &self.contested {
+            let holder = self.table.frontends.get(key).map(|holder| title(holder.service));
+            for (number, _) in claims {
+                list.insert((*key, title(*number)), holder.clone().unwrap_or_default());
+            }
+        }
+        list.into_iter().map(|((key, claimant), holder)| (key, claimant, holder)).collect()
+    }
+}
+
+fn backend_name(service: &DesiredService, port: &DesiredPort, endpoint: &DesiredEndpoint) -> BackendName {
+    BackendName {
+        service: service.key.clone(),
+        port_name: Arc::clone(&port.name),
+        protocol: port.protocol,
+        address: core::net::SocketAddrV4::new(endpoint.address, endpoint.port),
+    }
+}
