@@ -113,6 +113,7 @@ impl Running {
             reloads: ReloadView::default(),
             affinity: assembly.affinity,
             objects: Mutex::new(ObjectStore::new().counts()),
+            health: Mutex::default(),
             questions: Mutex::new(FlowQuestions::new(channels)),
             tables: Mutex::new(tables),
         });

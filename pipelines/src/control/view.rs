@@ -11,7 +11,9 @@ use engine::wire::ethernet::MacAddress;
 use engine::worker::WorkerCounters;
 
 use crate::control::flow_questions::FlowQuestions;
+use crate::control::health::{CheckerCounters, HealthNodePortCounters};
 use crate::control::kubernetes::Counts;
+use crate::control::services::builder::BackendName;
 use crate::gateway::Gauge;
 use crate::table::Tables;
 use crate::table::affinity::AffinityTable;
@@ -105,6 +107,19 @@ impl ReloadView {
     }
 }
 
+/// What health checks and health check node ports do.
+#[derive(Clone, Debug, Default)]
+pub struct HealthView {
+    /// Probes of backends.
+    pub checks: CheckerCounters,
+    /// Answers to load balancers.
+    pub node_ports: HealthNodePortCounters,
+    /// Health check node ports that are open.
+    pub open_node_ports: usize,
+    /// Backends that count as unhealthy.
+    pub unhealthy: Vec<BackendName>,
+}
+
 /// All of it.
 pub struct View {
     /// The node's name.
@@ -133,6 +148,8 @@ pub struct View {
     pub affinity: Arc<AffinityTable>,
     /// How many Kubernetes objects there are.
     pub(crate) objects: Mutex<Counts>,
+    /// What health checks say.
+    pub(crate) health: Mutex<HealthView>,
     /// Asks the workers for their flows; one question at a time.
     pub questions: Mutex<FlowQuestions>,
     pub(crate) tables: Mutex<Arc<Tables>>,
@@ -152,6 +169,16 @@ impl View {
     /// Replaces them.
     pub(crate) fn set_objects(&self, counts: Counts) {
         *lock(&self.objects) = counts;
+    }
+
+    /// What health checks and health check node ports do.
+    pub fn health(&self) -> HealthView {
+        lock(&self.health).clone()
+    }
+
+    /// Replaces it.
+    pub(crate) fn set_health(&self, health: HealthView) {
+        *lock(&self.health) = health;
     }
 
     /// Every flow of every worker has been looked at with tables of this generation or a later one.

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::categorize::NodeIdentity;
+use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
 use super::retired::{Planned, Retired, RetiredBackends};
 use crate::control::config::model::Protocol;
+use crate::control::health::HealthNodePort;
 use crate::control::slots::{SlotBases, Slots};
 use crate::flow::NO_BACKEND;
 use crate::table::SLOT_COUNTERS;
@@ -71,6 +72,7 @@ pub struct ServiceBuilder {
     next_identity: u64,
     next_incarnation: u32,
     unhealthy: HashSet<BackendName>,
+    health_ports: BTreeMap<ServiceKey, HealthNodePort>,
     /// Frontends were added since the last table, or in the generation named and not swept for yet.
     added: bool,
     added_in: Option<u64>,
@@ -120,6 +122,7 @@ impl ServiceBuilder {
         for (.., number) in left {
             self.close(number);
         }
+        self.note_health_port(desired);
         let cluster_ip = desired.cluster_ip.map(u32::from).filter(|_| !ports.is_empty());
         self.move_address(old_ip, cluster_ip);
         self.services.insert(desired.key.clone(), ServiceState { ports, cluster_ip });
@@ -128,6 +131,7 @@ impl ServiceBuilder {
     /// Takes a service out.
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(known) = self.services.remove(key) else { return };
+        self.health_ports.remove(key);
         for (.., number) in known.ports {
             self.close(number);
         }
@@ -137,6 +141,27 @@ impl ServiceBuilder {
     /// Notes what a health check says of a backend. True: that is new, and the service must be applied again.
     pub fn set_health(&mut self, backend: BackendName, is_healthy: bool) -> bool {
         if is_healthy { self.unhealthy.remove(&backend) } else { self.unhealthy.insert(backend) }
+    }
+
+    /// How many endpoints load balancers are told of: ready ones on this node, each address once
+    /// (pkg/proxy/endpointschangetracker.go, `LocalReadyEndpoints`).
+    fn note_health_port(&mut self, desired: &DesiredService) {
+        let Some(port) = desired.health_check_node_port else {
+            self.health_ports.remove(&desired.key);
+            return;
+        };
+        let endpoints = desired.ports.iter().flat_map(|port| &port.endpoints);
+        let local =
+            endpoints.filter(|endpoint| is_ready(endpoint) && is_local(endpoint, &self.settings.node));
+        let local_endpoints = local.map(|endpoint| endpoint.address).collect::<HashSet<_>>().len();
+        let (namespace, name) = (desired.key.namespace.to_string(), desired.key.name.to_string());
+        let health = HealthNodePort { port, namespace, name, local_endpoints };
+        self.health_ports.insert(desired.key.clone(), health);
+    }
+
+    /// The health check node ports that are wanted.
+    pub fn health_ports(&self) -> Vec<HealthNodePort> {
+        self.health_ports.values().cloned().collect()
     }
 
     /// A new service port's number and state.
