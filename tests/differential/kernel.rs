@@ -212,23 +212,33 @@ fn mac(text: &str) -> [u8; 6] {
 /// What all packets of a probe met with; the same, or the rules are not what they are meant to be.
 fn outcome(probe: &Probe, sent: &BTreeMap<u16, (FirstPacket, u16)>, seen: &[(u16, Place, Sight)]) -> Outcome {
     let mut found = Outcome::plain(Verdict::Drop);
+    let mut sources = Sources::new();
     let mut verdicts = BTreeSet::new();
     for (tag, (packet, source_port)) in sent {
         let sights = seen.iter().filter(|(seen_tag, ..)| seen_tag == tag);
         let sights: Vec<(Place, Sight)> = sights.map(|(_, place, sight)| (*place, *sight)).collect();
-        let (verdict, name) = one_outcome(packet, *source_port, &sights, &mut found);
+        let (verdict, name) = one_outcome(packet, *source_port, &sights, &mut found, &mut sources);
         found.verdict = verdict;
         verdicts.insert(name);
     }
     assert!(verdicts.len() == 1, "{}: {verdicts:?} from one kind of packet", probe.packet);
+    let is_masqueraded =
+        |changes: &Vec<bool>| 2 * changes.iter().filter(|is_new| **is_new).count() > changes.len();
+    found.endpoints =
+        sources.iter().map(|(endpoint, changes)| (*endpoint, is_masqueraded(changes))).collect();
     found
 }
+
+/// By endpoint, whether the source of each packet became another. Most packets tell: where a masqueraded flow has a packet's
+/// own source already, the kernel gives the packet another port, though no rule says so.
+type Sources = BTreeMap<SocketAddrV4, Vec<bool>>;
 
 fn one_outcome(
     packet: &FirstPacket,
     source_port: u16,
     sights: &[(Place, Sight)],
     found: &mut Outcome,
+    sources: &mut Sources,
 ) -> (Verdict, String) {
     let mut verdict = Verdict::Drop;
     // What is delivered may be answered by the node's stack; that is no verdict of the rules.
@@ -246,7 +256,7 @@ fn one_outcome(
                 } else {
                     verdict = Verdict::Forward;
                     let is_new = *source != (packet.source, source_port);
-                    *found.endpoints.entry(SocketAddrV4::new(address, port)).or_default() |= is_new;
+                    sources.entry(SocketAddrV4::new(address, port)).or_default().push(is_new);
                 }
                 found.reject_with = None;
             }

@@ -1,10 +1,13 @@
-//! Pollgate as a gateway: `pollgate trace` on the same objects, with a configuration of nothing but addresses.
+//! Pollgate as a gateway: traces on the same objects, with a configuration of nothing but addresses.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pipelines::control::config::model::Configuration;
+use pipelines::control::sources::{SourcePaths, Sources};
+use pipelines::trace::{Question, trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,23 +24,44 @@ pub(crate) struct Pollgate {
     folder: TempDir,
     manifests: PathBuf,
     node: String,
+    sources: Sources,
+    configuration: Configuration,
 }
 
 impl Pollgate {
     pub(crate) fn new(manifests: &Path, node: &str, settings: &Settings) -> Pollgate {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let pod_cidrs: Vec<&str> = settings.pod_cidr.into_iter().collect();
-        let configuration = format!(
+        let text = format!(
             "[node]\nname = {node:?}\naddresses = {NODE_ADDRESSES:?}\n\
              [services]\npod_cidrs = {pod_cidrs:?}\nservice_cidrs = [{SERVICE_CIDR:?}]\nmasquerade_all = {}\n",
             settings.masquerade_all
         );
-        std::fs::write(folder.path().join("pollgate.toml"), configuration).expect("the folder is writable");
-        Pollgate { folder, manifests: manifests.to_owned(), node: node.to_owned() }
+        let config = folder.path().join("pollgate.toml");
+        std::fs::write(&config, text).expect("the folder is writable");
+        let paths = SourcePaths {
+            config: Some(config),
+            manifests: Some(manifests.to_owned()),
+            node: Some(node.to_owned()),
+        };
+        let sources = Sources::load(&paths).unwrap_or_else(|report| panic!("{report}"));
+        let configuration = sources.configuration();
+        Pollgate { folder, manifests: manifests.to_owned(), node: node.to_owned(), sources, configuration }
     }
 
-    /// What becomes of a kind of packet.
-    pub(crate) fn ask(&self, probe: &Probe) -> Outcome {
+    /// What becomes of a kind of packet, and the trace that says so.
+    pub(crate) fn ask(&self, probe: &Probe) -> (Outcome, String) {
+        let packet = probe.packet.text(SOURCE_PORT).parse().expect("it is in the grammar");
+        let question = Question { packet, ingress: None, seed: 0 };
+        let trace = trace(&self.configuration, &self.sources.objects, &|_| None, &question);
+        let trace = trace.unwrap_or_else(|error| panic!("{}: {error}", probe.packet));
+        let text = serde_json::to_string_pretty(&trace).expect("a trace is JSON");
+        let outcome = serde_json::from_str(&text).ok().and_then(|trace| read(&trace));
+        (outcome.unwrap_or_else(|| panic!("{}: not understood: {text}", probe.packet)), text)
+    }
+
+    /// The trace that `pollgate trace` prints.
+    pub(crate) fn print(&self, probe: &Probe) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_pollgate"))
             .arg("trace")
             .arg("--config")
@@ -49,8 +73,7 @@ impl Pollgate {
             .expect("the binary starts");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {errors}", probe.packet);
-        let trace = serde_json::from_slice(&output.stdout).expect("a trace is JSON");
-        read(&trace).unwrap_or_else(|| panic!("{}: not understood: {trace:#}", probe.packet))
+        String::from_utf8(output.stdout).expect("a trace is text").trim_end().to_owned()
     }
 }
 
