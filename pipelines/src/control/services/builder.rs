@@ -227,7 +227,7 @@ impl ServiceBuilder {
         let fate = match (state.is_udp, self.settings.drain_timeout_s) {
             (true, _) if serves => Planned::Now(Fate::End),
             (true, _) => Planned::Keep,
-            (false, Some(seconds)) => Planned::Drain(self.now_s + u64::from(seconds)),
+            (false, Some(seconds)) => Planned::Drain { seconds, until_s: None },
             (false, None) => Planned::Now(Fate::Count(state.slot)),
         };
         if state.is_udp {
@@ -249,12 +249,12 @@ impl ServiceBuilder {
         let owner = (number, state.identity);
         let since = self.generation + 1;
         let fate = match self.settings.drain_timeout_s.filter(|_| !state.is_udp) {
-            Some(seconds) => Planned::Drain(self.now_s + u64::from(seconds)),
+            Some(seconds) => Planned::Drain { seconds, until_s: None },
             None => Planned::Now(Fate::Count(NO_BACKEND)),
         };
         self.retired.plan(owner, since, |retired| match retired.fate {
             Planned::Keep | Planned::Now(Fate::Count(_)) => Some(fate),
-            Planned::Drain(_) | Planned::Now(Fate::End) => None,
+            Planned::Drain { .. } | Planned::Now(Fate::End) => None,
         });
         let own = Gone { slot: state.slot, address: 0, port: 0 };
         for Gone { slot, address, port } in state.known.iter().map(Known::gone).chain([own]) {
