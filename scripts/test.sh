@@ -41,7 +41,7 @@ install_what_is_missing() {
     # Without root the tests that need these programs are skipped, each saying so.
     [ "$(id -u)" = 0 ] || return 0
     # shellcheck disable=SC2086 # one word a pair
-    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES shellcheck:shellcheck
+    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES $PACKAGES_FOR_RULES shellcheck:shellcheck
 }
 
 lint() {
