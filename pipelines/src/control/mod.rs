@@ -12,6 +12,7 @@ pub mod flow_questions;
 pub mod health;
 pub mod host_link;
 pub mod kubernetes;
+pub mod live_trace;
 pub mod metrics;
 pub mod nodes;
 pub mod reload;
