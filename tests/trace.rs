@@ -271,7 +271,7 @@ fn exit_statuses_tell_what_was_wrong() {
     refused(
         &["--config", REFERENCE, "--packet", bad],
         2,
-        "column 17: `[::1]:80` is IPv6, which is not traced yet",
+        "column 17: `[::1]:80` is IPv6, and the source is IPv4",
     );
     refused(&["--config", REFERENCE, "--packet", bad], 2, &format!("\n  {bad}\n  {:>17}\n", "^"));
     refused(&["--config", REFERENCE, "--packet", ""], 2, "column 1: the text ends; expected `tcp`");
@@ -420,11 +420,12 @@ fn the_pipeline_asks_for_the_next_hops_that_the_trace_names() {
         ("udp 192.168.0.22:40000 > 172.30.76.7:53", "172.30.76.7 on docker0"),
     ] {
         let packet: PacketSpec = packet.parse().unwrap();
-        let ingress = match packet.source.octets()[0] {
-            172 => "business-manager-1",
-            _ => "eth0",
+        let ingress = match packet.source().to_string().starts_with("172.") {
+            true => "business-manager-1",
+            false => "eth0",
         };
-        let question = Question { packet, ingress: Some(Ingress::Port(ingress.into())), seed: 0 };
+        let question =
+            Question { packet: packet.into(), ingress: Some(Ingress::Port(ingress.into())), seed: 0 };
         let trace = trace(&world.configuration, &ObjectStore::new(), &|_| None, &question).unwrap();
         assert!(trace.reason.ends_with(&format!("held until ARP is answered: {asked}")), "{}", trace.reason);
         let frame = if ingress == "eth0" {

@@ -92,18 +92,10 @@ pub(super) fn service_of<'a>(
 
 /// The object that a service comes from. Of one in the configuration: where the port of this name, or the service itself,
 /// is written.
-fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
+pub(super) fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
     let origin = &service.facts.origin;
-    let written =
-        origin.source.strip_prefix("service[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    let Some(place) = written else { return object_of(origin) };
-    let ports = scene.configuration.services.get::<usize>(place).map_or(&[][..], |service| &service.ports);
-    let port = port_name.and_then(|name| ports.iter().position(|port| port.name == name));
-    let key = match port {
-        Some(port) => format!("{}.ports[{port}]", origin.source),
-        None => origin.source.to_string(),
-    };
-    Object { source: (scene.places)(&key).unwrap_or(key), ..object_of(origin) }
+    let place = (scene.places)(&origin.source, port_name);
+    Object { source: place.unwrap_or_else(|| origin.source.to_string()), ..object_of(origin) }
 }
 
 fn object_of(origin: &Origin) -> Object {
