@@ -125,7 +125,7 @@ fn choose(
         return service.choice(scope).choose(random, connection);
     }
     let client = Client { service: service.slot + 1, address: key.source };
-    let now_s = (situation.now.millis() / 1_000).max(1);
+    let now_s = (situation.now.seconds() as u32).max(1);
     decision.affinity = Some(Affinity { client, backend: 0, window_s: service.affinity_s });
     let last = situation.affinity.find(client, now_s, service.affinity_s);
     if let Some(place) = last.and_then(|incarnation| service.incarnation(incarnation, scope)) {
