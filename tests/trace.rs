@@ -98,6 +98,28 @@ const CASES: &[(&str, &str, &str)] = &[
     ("udp 172.30.76.7:40000 > 172.30.9.2:2000 len 1451", "drop", "mtu_exceeded"),
 ];
 
+/// No service stands behind another: an endpoint that is a cluster IP is refused, one that is no service's is dropped.
+#[test]
+fn endpoints_are_no_virtual_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    let text = "[node]\nname = \"node-1\"\naddresses = [\"192.168.0.21\"]\n\
+                [services]\nservice_cidrs = [\"10.254.0.0/16\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let manifests = ["--manifests", "tests/differential/clusters/odd.yaml"];
+    let cases = [
+        ("10.254.6.13", "reject", "service_no_backend", "10.254.6.12"),
+        ("10.254.6.16", "drop", "service_unknown_address", "10.254.250.2"),
+    ];
+    for (address, verdict, reason, endpoint) in cases {
+        let packet = format!("tcp 172.30.76.7:40000 > {address}:80");
+        let trace = traced(file.to_str().unwrap(), &packet, &manifests);
+        assert_eq!((&trace["verdict"], &trace["reason"]), (&json!(verdict), &json!(reason)), "{trace:#}");
+        assert_eq!(trace["chosen"]["address"], endpoint, "the trace tells which one it is: {trace:#}");
+        assert!(trace["translated"].is_null() && trace["flow"].is_null(), "{trace:#}");
+    }
+}
+
 #[test]
 fn every_case_is_traced_as_it_should_be() {
     for (packet, verdict, reason) in CASES {
@@ -249,7 +271,7 @@ fn exit_statuses_tell_what_was_wrong() {
     refused(
         &["--config", REFERENCE, "--packet", bad],
         2,
-        "column 17: `[::1]:80` is IPv6, which is not traced yet",
+        "column 17: `[::1]:80` is IPv6, and the source is IPv4",
     );
     refused(&["--config", REFERENCE, "--packet", bad], 2, &format!("\n  {bad}\n  {:>17}\n", "^"));
     refused(&["--config", REFERENCE, "--packet", ""], 2, "column 1: the text ends; expected `tcp`");
@@ -398,11 +420,12 @@ fn the_pipeline_asks_for_the_next_hops_that_the_trace_names() {
         ("udp 192.168.0.22:40000 > 172.30.76.7:53", "172.30.76.7 on docker0"),
     ] {
         let packet: PacketSpec = packet.parse().unwrap();
-        let ingress = match packet.source.octets()[0] {
-            172 => "business-manager-1",
-            _ => "eth0",
+        let ingress = match packet.source().to_string().starts_with("172.") {
+            true => "business-manager-1",
+            false => "eth0",
         };
-        let question = Question { packet, ingress: Some(Ingress::Port(ingress.into())), seed: 0 };
+        let question =
+            Question { packet: packet.into(), ingress: Some(Ingress::Port(ingress.into())), seed: 0 };
         let trace = trace(&world.configuration, &ObjectStore::new(), &|_| None, &question).unwrap();
         assert!(trace.reason.ends_with(&format!("held until ARP is answered: {asked}")), "{}", trace.reason);
         let frame = if ingress == "eth0" {

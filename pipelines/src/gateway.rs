@@ -15,7 +15,7 @@
 //!
 //! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
 
-mod changes;
+pub(crate) mod changes;
 mod first_packet;
 pub(crate) mod forward;
 pub(crate) mod host;

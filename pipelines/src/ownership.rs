@@ -51,6 +51,11 @@ impl Ownership {
         Self { worker, worker_count, passive_networks, node_addresses, node_ports }
     }
 
+    /// The rule as another worker applies it.
+    pub fn of_worker(&self, worker: WorkerId) -> Self {
+        Self { worker, ..self.clone() }
+    }
+
     /// This worker.
     pub fn worker(&self) -> WorkerId {
         self.worker

@@ -1,7 +1,7 @@
 //! `pollgate show`
 
 use core::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -60,7 +60,7 @@ pub(super) fn show(arguments: &ShowArguments) -> ExitCode {
     if let Some(name) = filter.superfluous(arguments.what) {
         return output::usage(&format!("--{name} means nothing for this: see `pollgate show --help`"));
     }
-    let socket = match socket(arguments) {
+    let socket = match socket(arguments.socket.as_deref(), arguments.config.as_deref()) {
         Ok(socket) => socket,
         Err(reason) => return output::failure(&reason),
     };
@@ -73,15 +73,16 @@ pub(super) fn show(arguments: &ShowArguments) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(reason) => output::failure(&reason),
+        Err(error) => output::failure(&error.to_string()),
     }
 }
 
-fn socket(arguments: &ShowArguments) -> Result<PathBuf, String> {
-    if let Some(socket) = &arguments.socket {
-        return Ok(socket.clone());
+/// Where to ask: at this socket, at the one that a configuration names, or at the usual one.
+pub(super) fn socket(socket: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, String> {
+    if let Some(socket) = socket {
+        return Ok(socket.to_owned());
     }
-    let Some(file) = &arguments.config else { return Ok(DEFAULT_SOCKET.into()) };
+    let Some(file) = config else { return Ok(DEFAULT_SOCKET.into()) };
     let loaded = config::load(file).map_err(|report| report.to_string())?;
     let socket = loaded.configuration.control.socket;
     socket.ok_or_else(|| format!("{} has no `[control] socket`, so nobody can be asked", file.display()))

@@ -123,7 +123,9 @@ impl Builder {
 
     /// Takes over what objects say of these services; [`Self::update`] puts it into tables.
     pub fn apply_objects(&mut self, objects: &ObjectStore, changed: &BTreeSet<ServiceKey>) {
-        changed.iter().for_each(|key| self.apply_object(objects, key));
+        for key in changed {
+            self.apply_object(objects, key);
+        }
     }
 
     /// Makes everything in the tables that services and their counters need the next generation's.
@@ -155,23 +157,25 @@ impl Builder {
             self.written.insert(key, (place, service.clone()));
         }
         for key in objects.service_keys() {
-            self.apply_object(objects, key);
-            if objects.desired(key).is_some() {
+            if self.apply_object(objects, key) {
                 gone.remove(key);
             }
         }
         gone.iter().for_each(|key| self.services.remove(key));
     }
 
-    /// Takes over what objects say of one service. One of the same name in the configuration goes first.
-    fn apply_object(&mut self, objects: &ObjectStore, key: &ServiceKey) {
+    /// Takes over what objects say of one service. One of the same name in the configuration goes first. False: there is
+    /// none now.
+    fn apply_object(&mut self, objects: &ObjectStore, key: &ServiceKey) -> bool {
         if self.written.contains_key(key) {
-            return;
+            return true;
         }
-        match objects.desired(key) {
-            Some(desired) => self.services.apply(&desired, SOURCE_KUBERNETES),
+        let desired = objects.desired(key);
+        match &desired {
+            Some(desired) => self.services.apply(desired, SOURCE_KUBERNETES),
             None => self.services.remove(key),
         }
+        desired.is_some()
     }
 
     /// Takes over what a health check says of a backend. True: the next tables differ.

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use crate::control::live_trace::{self, LiveTraceError, TraceRequest};
 use crate::control::show::{self, Request};
 use crate::control::view::View;
 
@@ -154,23 +156,52 @@ fn serve(listener: &UnixListener, view: &View, stop: &AtomicBool) {
     });
 }
 
+/// What may be asked.
+enum Asked {
+    Show(Request),
+    Trace(TraceRequest),
+}
+
 fn answer(stream: &UnixStream, view: &View) -> Value {
-    match read_request(stream) {
-        Ok(request) => match show::answer(view, &request) {
-            Ok(reply) => reply,
-            Err(reason) => json!({ "error": reason }),
-        },
-        Err(reason) => json!({ "error": reason }),
+    let answered = read_request(stream).and_then(|request| match request {
+        Asked::Show(request) => show::answer(view, &request).map_err(Refusal::of_gateway),
+        Asked::Trace(request) => live_trace::answer(view, &request).map_err(|error| Refusal {
+            is_question: matches!(error, LiveTraceError::Question(_)),
+            reason: error.to_string(),
+        }),
+    });
+    answered.unwrap_or_else(|Refusal { reason, is_question }| {
+        json!({ "error": reason, "in": if is_question { "question" } else { "gateway" } })
+    })
+}
+
+/// Why there is no answer.
+struct Refusal {
+    reason: String,
+    /// What was asked makes no sense here; another question may.
+    is_question: bool,
+}
+
+impl Refusal {
+    fn of_gateway(reason: String) -> Self {
+        Self { reason, is_question: false }
     }
 }
 
-fn read_request(stream: &UnixStream) -> Result<Request, String> {
-    stream.set_read_timeout(Some(CLIENT_PATIENCE)).map_err(|error| error.to_string())?;
+fn read_request(stream: &UnixStream) -> Result<Asked, Refusal> {
+    let failed = |error: io::Error| Refusal::of_gateway(format!("the request cannot be read: {error}"));
+    stream.set_read_timeout(Some(CLIENT_PATIENCE)).map_err(failed)?;
     let mut line = String::new();
-    BufReader::new(stream.take(REQUEST_LENGTH_MAX))
-        .read_line(&mut line)
-        .map_err(|error| format!("the request cannot be read: {error}"))?;
-    serde_json::from_str(&line).map_err(|error| format!("the request is not understood: {error}"))
+    BufReader::new(stream.take(REQUEST_LENGTH_MAX)).read_line(&mut line).map_err(failed)?;
+    understood(&line).map_err(|error| Refusal::of_gateway(format!("the request is not understood: {error}")))
+}
+
+fn understood(line: &str) -> serde_json::Result<Asked> {
+    let request: Value = serde_json::from_str(line)?;
+    Ok(match request.get("trace") {
+        Some(_) => Asked::Trace(serde_json::from_value(request)?),
+        None => Asked::Show(serde_json::from_value(request)?),
+    })
 }
 
 fn reply(mut stream: &UnixStream, reply: &Value) {
@@ -180,14 +211,50 @@ fn reply(mut stream: &UnixStream, reply: &Value) {
     let _ = stream.set_write_timeout(Some(CLIENT_PATIENCE)).and_then(|()| stream.write_all(line.as_bytes()));
 }
 
-/// Asks the gateway at `socket`. Gives its reply, or what went wrong for people to read.
-pub fn ask(socket: &Path, request: &Request) -> Result<Value, String> {
-    let at = socket.display();
-    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("no gateway answers at {at}: is `pollgate run` running with this `[control] socket`?")
-        }
-        _ => format!("cannot ask the gateway at {at}: {error}"),
+/// Why a gateway gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody is there.
+    #[error("no gateway answers at {}: is `pollgate run` running with this `[control] socket`?", .0.display())]
+    NoGateway(PathBuf),
+    /// The socket cannot be used.
+    #[error("cannot ask the gateway at {}: {source}", socket.display())]
+    Connect {
+        /// Where.
+        socket: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The answer did not come.
+    #[error("the gateway at {} did not answer: {source}", socket.display())]
+    Exchange {
+        /// Where.
+        socket: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The answer is none: perhaps another version's.
+    #[error("the reply of {} is not understood: {source}", socket.display())]
+    Reply {
+        /// Where.
+        socket: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// What was asked makes no sense there.
+    #[error("{0}")]
+    Question(String),
+    /// The gateway has no answer.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks the gateway at `socket`, and gives its reply.
+pub fn ask(socket: &Path, request: &impl Serialize) -> Result<Value, AskError> {
+    let at = || socket.to_owned();
+    let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NoGateway(at()),
+        _ => AskError::Connect { socket: at(), source },
     })?;
     let exchange = || -> io::Result<String> {
         stream.set_read_timeout(Some(REPLY_PATIENCE))?;
@@ -198,11 +265,12 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Value, String> {
         (&stream).read_to_string(&mut reply)?;
         Ok(reply)
     };
-    let reply = exchange().map_err(|error| format!("the gateway at {at} did not answer: {error}"))?;
-    let reply: Value = serde_json::from_str(&reply)
-        .map_err(|error| format!("the reply of {at} is not understood: {error}"))?;
+    let reply = exchange().map_err(|source| AskError::Exchange { socket: at(), source })?;
+    let reply: Value =
+        serde_json::from_str(&reply).map_err(|source| AskError::Reply { socket: at(), source })?;
     match reply.get("error").and_then(Value::as_str) {
-        Some(error) => Err(error.to_owned()),
+        Some(error) if reply["in"] == "question" => Err(AskError::Question(error.to_owned())),
+        Some(error) => Err(AskError::Refused(error.to_owned())),
         None => Ok(reply),
     }
 }
@@ -257,7 +325,7 @@ mod tests {
         assert!(ask(&socket, &request).unwrap()["text"].as_str().unwrap().starts_with("worker  core"));
         drop(server);
         assert!(!socket.exists());
-        assert!(ask(&socket, &request).unwrap_err().contains("no gateway answers"));
+        assert!(ask(&socket, &request).unwrap_err().to_string().contains("no gateway answers"));
         assert_eq!(gateway.running.stop().lost_threads, 0);
     }
 

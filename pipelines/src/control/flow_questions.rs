@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use engine::ring::{Consumer, Producer};
+use engine::table::flow::{FlowEntry, FlowKey};
 
+use crate::flow::FlowValue;
 use crate::gateway::{FlowAnswer, FlowQuery, FlowReport};
 
 /// How long a worker may take for one slice. Between two turns it sleeps a second at the most.
@@ -51,13 +53,13 @@ impl FlowChannel {
         Self { questions, answers, is_owed: false }
     }
 
-    fn ask(&mut self, from_pair: u32, reports: Vec<FlowReport>) -> Option<FlowAnswer> {
+    fn ask(&mut self, query: FlowQuery) -> Option<FlowAnswer> {
         let deadline = Instant::now() + SLICE_PATIENCE;
         if self.is_owed {
             self.wait(deadline)?;
         }
         // The ring has room: no other question is under way.
-        self.questions.push(FlowQuery { from_pair, reports }).ok()?;
+        self.questions.push(query).ok()?;
         self.is_owed = true;
         self.wait(deadline)
     }
@@ -98,20 +100,37 @@ impl FlowQuestions {
                     found.truncated = true;
                     return Ok(found);
                 }
-                let answer = channel.ask(from_pair, reports).ok_or(NoAnswer { worker })?;
-                for report in answer.reports.iter().filter(|report| wanted(report)) {
+                let Some(FlowAnswer::Slice { reports: mut list, next_pair: next }) =
+                    channel.ask(FlowQuery::Slice { from_pair, reports })
+                else {
+                    return Err(NoAnswer { worker });
+                };
+                for report in list.iter().filter(|report| wanted(report)) {
                     if found.flows.len() == limit {
                         found.truncated = true;
                         return Ok(found);
                     }
                     found.flows.push((worker, *report));
                 }
-                next_pair = answer.next_pair;
-                reports = answer.reports;
-                reports.clear();
+                next_pair = next;
+                list.clear();
+                reports = list;
             }
         }
         Ok(found)
+    }
+
+    /// A copy of the flow entries of packets with this key, as `worker` has them; that of the key first.
+    pub fn look_up(
+        &mut self,
+        worker: usize,
+        key: FlowKey,
+    ) -> Result<Option<[FlowEntry<FlowValue>; 2]>, NoAnswer> {
+        let answer = self.channels.get_mut(worker).and_then(|channel| channel.ask(FlowQuery::Key(key)));
+        match answer {
+            Some(FlowAnswer::Key(found)) => Ok(found),
+            _ => Err(NoAnswer { worker }),
+        }
     }
 }
 
@@ -137,10 +156,10 @@ mod tests {
 
     /// A worker with 1,000 pairs, of which each has a flow; 100 a slice.
     fn answer(query: FlowQuery) -> FlowAnswer {
-        let mut reports = query.reports;
-        let end = query.from_pair + 100;
-        reports.extend((query.from_pair..end).map(|pair| report(pair as u16)));
-        FlowAnswer { reports, next_pair: (end < 1_000).then_some(end) }
+        let FlowQuery::Slice { from_pair, mut reports } = query else { return FlowAnswer::Key(None) };
+        let end = from_pair + 100;
+        reports.extend((from_pair..end).map(|pair| report(pair as u16)));
+        FlowAnswer::Slice { reports, next_pair: (end < 1_000).then_some(end) }
     }
 
     #[test]
@@ -169,8 +188,7 @@ mod tests {
 
         assert_eq!(all.find(1, |_| true).err(), Some(NoAnswer { worker: 0 }));
         // The late answer is no answer to the next question.
-        let late = asked.pop().unwrap();
-        assert!(answers.push(FlowAnswer { reports: late.reports, next_pair: None }).is_ok());
+        assert!(answers.push(answer(asked.pop().unwrap())).is_ok());
         let worker = std::thread::spawn(move || {
             let query = loop {
                 match asked.pop() {

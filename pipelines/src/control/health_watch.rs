@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::control::build::{Builder, node_port_addresses};
 use crate::control::config::Configuration;
@@ -23,9 +24,14 @@ pub struct HealthWatch {
     next_id: u64,
     /// As they were wanted last.
     wanted: Vec<HealthNodePort>,
-    /// Whether some are not open though they should be.
-    has_failed: bool,
+    /// What went wrong with them, which was said.
+    told: Vec<String>,
+    /// When those that could not be opened are tried again; none: all are open.
+    retry_at: Option<Instant>,
 }
+
+/// How long a health check node port that could not be opened is left alone: its address may come later.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl HealthWatch {
     /// Nothing is checked yet; what checks say goes to `events`.
@@ -40,7 +46,8 @@ impl HealthWatch {
             names: BTreeMap::new(),
             next_id: 0,
             wanted: Vec::new(),
-            has_failed: false,
+            told: Vec::new(),
+            retry_at: None,
         }
     }
 
@@ -81,27 +88,28 @@ impl HealthWatch {
         }
         let addresses = node_port_addresses(configuration).into_iter().map(Into::into).collect();
         self.node_ports.set_bind_addresses(addresses);
-        self.has_failed = true;
+        self.retry_at = Some(Instant::now());
     }
 
     /// Answers on the health check node ports that there are now. Those that could not be opened are tried again.
     pub fn follow_services(&mut self, wanted: Vec<HealthNodePort>) {
-        if wanted == self.wanted && !self.has_failed {
+        let is_due = self.retry_at.is_some_and(|at| at <= Instant::now());
+        if wanted == self.wanted && !is_due {
             return;
         }
         let errors = self.node_ports.apply(&wanted);
-        if wanted != self.wanted || !self.has_failed {
-            errors.iter().for_each(|error| warn!("{error}"));
-        }
-        self.has_failed = !errors.is_empty();
-        self.wanted = wanted;
+        // Once for each error, not once for each try.
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        texts.iter().filter(|text| !self.told.contains(text)).for_each(|text| warn!("{text}"));
+        self.retry_at = (!errors.is_empty()).then(|| Instant::now() + RETRY);
+        (self.wanted, self.told) = (wanted, texts);
     }
 
     /// Tells the builder what a check says. True: the tables differ.
     pub fn note(&self, id: u64, is_healthy: bool, builder: &mut Builder) -> bool {
         let Some((name, _)) = self.names.iter().find(|(_, number)| **number == id) else { return false };
         let state = if is_healthy { "healthy" } else { "unhealthy" };
-        warn!(service = %name.service, port = &*name.port_name, backend = %name.address, "backend is {state}");
+        info!(service = %name.service, port = &*name.port_name, backend = %name.address, "backend is {state}");
         builder.set_health(name.clone(), is_healthy)
     }
 
@@ -111,14 +119,6 @@ impl HealthWatch {
             checks: self.checker.counters(),
             node_ports: self.node_ports.counters(),
             open_node_ports: self.node_ports.statuses().len(),
-            unhealthy: self
-                .checker
-                .statuses()
-                .iter()
-                .filter(|status| !status.healthy)
-                .filter_map(|status| self.names.iter().find(|(_, id)| **id == status.id))
-                .map(|(name, _)| name.clone())
-                .collect(),
         }
     }
 }

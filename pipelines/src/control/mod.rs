@@ -13,6 +13,7 @@ pub mod health;
 pub mod health_watch;
 pub mod host_link;
 pub mod kubernetes;
+pub mod live_trace;
 pub mod metrics;
 pub mod nodes;
 pub mod reload;

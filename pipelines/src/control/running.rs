@@ -2,7 +2,7 @@
 //!
 //! The same on devices, on ports in memory and in tests; who makes the ports decides.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use engine::clock::MonotonicClock;
@@ -11,7 +11,7 @@ use engine::port::PortQueue;
 use engine::snapshot::Publisher;
 use engine::table::pages::PageArrayError;
 
-use crate::assembly::{WorkerInput, assemble};
+use crate::assembly::{WorkerInput, assemble, ownership};
 use crate::control::config::Configuration;
 use crate::control::flow_questions::{FlowChannel, FlowQuestions};
 use crate::control::host_link::{HostCounter, HostLink, HostThread};
@@ -99,6 +99,7 @@ impl Running {
             (Some(queue), Some(from_host)) => Some(HostLink::new(queue, to_host, from_host)),
             _ => None,
         };
+        let ownership = ownership(configuration, 0, workers.len());
         let view = Arc::new(View {
             node: configuration.node.name.clone(),
             clock,
@@ -111,6 +112,8 @@ impl Running {
             neighbours: assembly.neighbours,
             stations: assembly.stations,
             reloads: ReloadView::default(),
+            ownership,
+            config_file: OnceLock::new(),
             affinity: assembly.affinity,
             objects: Mutex::new(ObjectStore::new().counts()),
             health: Mutex::default(),

@@ -86,6 +86,10 @@ pub fn run(paths: &SourcePaths) -> Result<Outcome, RunError> {
     let tables = builder.build_with(&configuration, &sources.objects)?;
     let seed = seed();
     let mut running = Running::start(&configuration, tables, ports, &cores.workers, seed)?;
+    if let Some(file) = &paths.config {
+        // Nobody has set it before.
+        let _ = running.view().config_file.set(file.clone());
+    }
     let (sender, events) = mpsc::channel();
     let health = HealthWatch::new(sender.clone());
     let watches = watch(path, &configuration, &sender)?;

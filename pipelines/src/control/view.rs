@@ -1,8 +1,9 @@
 //! What the control side knows of a running gateway: shared by the control socket, the metrics server and the summary,
 //! which only read.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use engine::clock::MonotonicClock;
@@ -13,8 +14,8 @@ use engine::worker::WorkerCounters;
 use crate::control::flow_questions::FlowQuestions;
 use crate::control::health::{CheckerCounters, HealthNodePortCounters};
 use crate::control::kubernetes::Counts;
-use crate::control::services::builder::BackendName;
 use crate::gateway::Gauge;
+use crate::ownership::Ownership;
 use crate::table::Tables;
 use crate::table::affinity::AffinityTable;
 use crate::table::bridge_mac::BridgeMacs;
@@ -116,8 +117,6 @@ pub struct HealthView {
     pub node_ports: HealthNodePortCounters,
     /// Health check node ports that are open.
     pub open_node_ports: usize,
-    /// Backends that count as unhealthy.
-    pub unhealthy: Vec<BackendName>,
 }
 
 /// All of it.
@@ -144,6 +143,10 @@ pub struct View {
     pub stations: Arc<BridgeMacs>,
     /// What became of reloads.
     pub reloads: ReloadView,
+    /// Which worker owns a flow: the rule of the first one.
+    pub ownership: Ownership,
+    /// The configuration's file, if there is one.
+    pub config_file: OnceLock<PathBuf>,
     /// Session affinity.
     pub affinity: Arc<AffinityTable>,
     /// How many Kubernetes objects there are.

@@ -15,7 +15,7 @@ use crate::table::service::{Backend, FrontendKey, ServicePort, ServiceTable};
 use crate::table::stale::Fate;
 
 /// Whether a flow must not be used any more: its backend is gone, or a service has taken its destination over.
-pub(super) fn is_outdated(flows: &Flows, id: EntryId, services: &ServiceTable) -> bool {
+pub(crate) fn is_outdated(flows: &Flows, id: EntryId, services: &ServiceTable) -> bool {
     services.stale.must_end(flows.entry(id).value.backend_slot)
         || (services.has_new_frontends && is_astray(flows, id, services))
 }

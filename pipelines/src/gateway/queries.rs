@@ -1,9 +1,9 @@
 //! Questions about flows, answered by their owner in bounded slices.
 
-use engine::table::flow::FlowKey;
+use engine::table::flow::{EntryId, FlowEntry, FlowKey};
 
 use super::Gateway;
-use crate::flow::FLAG_ORIGINAL;
+use crate::flow::{FLAG_ORIGINAL, FlowValue};
 use crate::stage::conntrack;
 
 /// Pairs that one slice looks at.
@@ -28,33 +28,57 @@ pub struct FlowReport {
     pub backend_slot: u32,
 }
 
-/// "What flows do you have, from this pair on?" Brings the list to fill, so that the owner allocates nothing.
-pub struct FlowQuery {
-    /// First pair to look at.
-    pub from_pair: u32,
-    /// Empty, with as much capacity as may be filled.
-    pub reports: Vec<FlowReport>,
+/// A question about flows.
+pub enum FlowQuery {
+    /// "What flows do you have, from this pair on?" Brings the list to fill, so that the owner allocates nothing.
+    Slice {
+        /// First pair to look at.
+        from_pair: u32,
+        /// Empty, with as much capacity as may be filled.
+        reports: Vec<FlowReport>,
+    },
+    /// "Do you have the flow of packets with this key?"
+    Key(FlowKey),
 }
 
-/// The answer to a query.
-pub struct FlowAnswer {
-    /// The flows of the slice.
-    pub reports: Vec<FlowReport>,
-    /// Where the next slice starts; none: that was all.
-    pub next_pair: Option<u32>,
+/// The answer to a query, of its kind.
+pub enum FlowAnswer {
+    /// A slice.
+    Slice {
+        /// Its flows.
+        reports: Vec<FlowReport>,
+        /// Where the next slice starts; none: that was all.
+        next_pair: Option<u32>,
+    },
+    /// A copy of the entry with the key, and of the other direction's; none: there is no such flow.
+    Key(Option<[FlowEntry<FlowValue>; 2]>),
 }
 
 impl Gateway {
     /// Answers at the most one query.
     pub(super) fn answer_queries(&mut self, now_ms: u32) {
-        let Some((questions, answers)) = &mut self.queries else { return };
-        let Some(query) = questions.pop() else { return };
+        let Some((questions, _)) = &mut self.queries else { return };
+        let answer = match questions.pop() {
+            Some(FlowQuery::Slice { from_pair, reports }) => self.slice(from_pair, reports, now_ms),
+            Some(FlowQuery::Key(key)) => {
+                let flows = &self.core.flows;
+                let found = flows.find(&key, flows.hash(&key));
+                FlowAnswer::Key(found.map(|id: EntryId| [*flows.entry(id), *flows.entry(id.peer())]))
+            }
+            None => return,
+        };
+        if let Some((_, answers)) = &mut self.queries {
+            // Whoever asks waits for one answer at a time, so the ring has room.
+            let _ = answers.push(answer);
+        }
+    }
+
+    fn slice(&mut self, from_pair: u32, mut reports: Vec<FlowReport>, now_ms: u32) -> FlowAnswer {
         let timeouts = self.tables.load().timeouts;
         let flows = &self.core.flows;
-        let mut reports = query.reports;
         let capacity = flows.capacity() as u32;
-        let end = query.from_pair.saturating_add(SLICE_PAIRS).min(capacity);
-        let mut pair = query.from_pair;
+        let end = from_pair.saturating_add(SLICE_PAIRS).min(capacity);
+        let mut pair = from_pair;
         while pair < end && reports.len() < reports.capacity() {
             if let Some((first, second)) = flows.pair(pair) {
                 let (original, reply) =
@@ -73,8 +97,6 @@ impl Gateway {
             }
             pair += 1;
         }
-        let next_pair = (pair < capacity).then_some(pair);
-        // Whoever asks waits for one answer at a time, so the ring has room.
-        let _ = answers.push(FlowAnswer { reports, next_pair });
+        FlowAnswer::Slice { reports, next_pair: (pair < capacity).then_some(pair) }
     }
 }

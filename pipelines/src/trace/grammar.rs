@@ -1,137 +1,26 @@
 //! A packet in words: `tcp 10.0.0.2:40000 > 10.254.80.22:80 flags S ttl 64 len 60 df`.
 //!
-//! **Invariant:** what is printed parses back to the same packet.
+//! **Invariant:** what is printed of a packet that was read parses back to the same one.
 
-use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-use engine::wire::ipv4::{
-    HEADER_LENGTH, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
-};
 use engine::wire::tcp::FLAG_SYN;
+
+use super::packet::FLAGS;
+pub use super::packet::{Addresses, PacketSpec, Transport, flag_letters};
 
 /// Hop limit when none is given: the default of RFC 1122, section 3.2.1.7, as registered with IANA.
 const TIME_TO_LIVE: u8 = 64;
 /// Identifier of an echo when none is given.
 const IDENTIFIER: u16 = 1;
-/// TCP's flags with their letters, lowest bit first; ACK is a dot too, as tcpdump has it.
-const FLAGS: [char; 8] = ['F', 'S', 'R', 'P', 'A', 'U', 'E', 'W'];
 /// Characters of a word that are repeated in a message.
 const QUOTED_MAX: usize = 40;
 
-const ENDPOINT: &str = "an IPv4 address and a port, as in 10.0.0.2:40000";
-const ADDRESS: &str = "an IPv4 address, as in 10.0.0.2";
+const ENDPOINT: &str =
+    "an IPv4 address and a port, as in 10.0.0.2:40000, or IPv6 in brackets, as in [fd00::1]:80";
+const ADDRESS: &str = "an IPv4 address, as in 10.0.0.2, or IPv6 in brackets, as in [fd00::1]";
 const OPTIONS: &str = "`flags S`, `ttl N`, `len N`, `df`, `id N` or the end";
-
-/// Which protocol, and what its header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP with source port, destination port and flags.
-    Tcp(u16, u16, u8),
-    /// UDP with source and destination port.
-    Udp(u16, u16),
-    /// SCTP with source and destination port.
-    Sctp(u16, u16),
-    /// An ICMP echo request with its identifier.
-    Echo(u16),
-    /// GRE.
-    Gre,
-}
-
-impl Transport {
-    /// IP protocol number.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp(..) => PROTOCOL_TCP,
-            Self::Udp(..) => PROTOCOL_UDP,
-            Self::Sctp(..) => PROTOCOL_SCTP,
-            Self::Echo(_) => PROTOCOL_ICMP,
-            Self::Gre => PROTOCOL_GRE,
-        }
-    }
-
-    /// Its name in the grammar.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp(..) => "tcp",
-            Self::Udp(..) => "udp",
-            Self::Sctp(..) => "sctp",
-            Self::Echo(_) => "icmp",
-            Self::Gre => "gre",
-        }
-    }
-
-    /// Source and destination port, where there are any.
-    pub fn ports(self) -> Option<(u16, u16)> {
-        match self {
-            Self::Tcp(source, destination, _)
-            | Self::Udp(source, destination)
-            | Self::Sctp(source, destination) => Some((source, destination)),
-            Self::Echo(_) | Self::Gre => None,
-        }
-    }
-
-    /// Bytes of its header without options: RFC 9293, RFC 768, RFC 9260 (the common header), RFC 792, RFC 2784.
-    pub(super) fn header_length(self) -> usize {
-        match self {
-            Self::Tcp(..) => 20,
-            Self::Udp(..) | Self::Echo(_) => 8,
-            Self::Sctp(..) => 12,
-            Self::Gre => 4,
-        }
-    }
-
-    fn length_min(self) -> u16 {
-        (HEADER_LENGTH + self.header_length()) as u16
-    }
-}
-
-/// A packet that might come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketSpec {
-    /// Where it says it comes from.
-    pub source: Ipv4Addr,
-    /// Where it goes.
-    pub destination: Ipv4Addr,
-    /// Which protocol.
-    pub transport: Transport,
-    /// Hop limit as it arrives.
-    pub time_to_live: u8,
-    /// IP total length in bytes.
-    pub length: u16,
-    /// It must not be fragmented.
-    pub dont_fragment: bool,
-}
-
-impl fmt::Display for PacketSpec {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, destination, transport, .. } = self;
-        formatter.write_str(transport.name())?;
-        match transport {
-            Transport::Tcp(from, to, flags) => {
-                write!(formatter, " {source}:{from} > {destination}:{to} flags {}", flag_letters(*flags))?;
-            }
-            Transport::Udp(from, to) | Transport::Sctp(from, to) => {
-                write!(formatter, " {source}:{from} > {destination}:{to}")?;
-            }
-            Transport::Echo(identifier) => {
-                write!(formatter, " echo {source} > {destination} id {identifier}")?;
-            }
-            Transport::Gre => write!(formatter, " {source} > {destination}")?,
-        }
-        write!(formatter, " ttl {} len {}", self.time_to_live, self.length)?;
-        formatter.write_str(if self.dont_fragment { " df" } else { "" })
-    }
-}
-
-/// TCP's flags as letters; `none` without any.
-pub fn flag_letters(flags: u8) -> String {
-    if flags == 0 {
-        return "none".to_owned();
-    }
-    FLAGS.iter().enumerate().filter(|(bit, _)| flags & 1 << bit != 0).map(|(_, letter)| *letter).collect()
-}
 
 /// Where a packet's text is wrong, and what is wanted there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -231,25 +120,40 @@ fn with_ports(
 ) -> Result<PacketSpec, ParsePacketError> {
     let (source, from) = endpoint(words.next())?;
     arrow(words)?;
-    let (destination, to) = endpoint(words.next())?;
-    Ok(packet(source, destination, transport(from, to)))
+    let word = words.next();
+    let (destination, to) = endpoint(word)?;
+    packet(source, destination, word, transport(from, to))
 }
 
 fn without_ports(words: &mut Words<'_>, transport: Transport) -> Result<PacketSpec, ParsePacketError> {
     let source = address(words.next())?;
     arrow(words)?;
-    Ok(packet(source, address(words.next())?, transport))
+    let word = words.next();
+    packet(source, address(word)?, word, transport)
 }
 
-fn packet(source: Ipv4Addr, destination: Ipv4Addr, transport: Transport) -> PacketSpec {
-    PacketSpec {
-        source,
-        destination,
-        transport,
-        time_to_live: TIME_TO_LIVE,
-        length: transport.length_min(),
-        dont_fragment: false,
-    }
+/// `word` is where the destination stands.
+fn packet(
+    source: IpAddr,
+    destination: IpAddr,
+    word: Word<'_>,
+    transport: Transport,
+) -> Result<PacketSpec, ParsePacketError> {
+    let addresses = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Addresses::V4(source, destination),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6(source, destination),
+        (IpAddr::V4(_), _) => {
+            let wrong = format!("{} is IPv6, and the source is IPv4", word.quoted());
+            return Err(word.error(wrong, "both of one family"));
+        }
+        (IpAddr::V6(_), _) => {
+            let wrong = format!("{} is IPv4, and the source is IPv6", word.quoted());
+            return Err(word.error(wrong, "both of one family"));
+        }
+    };
+    let time_to_live = TIME_TO_LIVE;
+    let packet = PacketSpec { addresses, transport, time_to_live, length: 0, dont_fragment: false };
+    Ok(PacketSpec { length: packet.length_min(), ..packet })
 }
 
 fn arrow(words: &mut Words<'_>) -> Result<(), ParsePacketError> {
@@ -257,35 +161,40 @@ fn arrow(words: &mut Words<'_>) -> Result<(), ParsePacketError> {
     if word.text == ">" { Ok(()) } else { Err(word.unexpected("`>` and the destination")) }
 }
 
-fn endpoint(word: Word<'_>) -> Result<(Ipv4Addr, u16), ParsePacketError> {
-    refuse_ipv6(word, ENDPOINT)?;
-    let Some((address, port)) = word.text.split_once(':') else { return Err(word.unexpected(ENDPOINT)) };
-    let Ok(address) = address.parse() else { return Err(word.unexpected(ENDPOINT)) };
-    match decimal(port) {
-        Some(port) if port <= u64::from(u16::MAX) => Ok((address, port as u16)),
+fn endpoint(word: Word<'_>) -> Result<(IpAddr, u16), ParsePacketError> {
+    let (address, rest) = leading_address(word, ENDPOINT)?;
+    // A colon in what is no address yet is the address's own to miss.
+    match (rest.strip_prefix(':').and_then(decimal), rest.is_empty()) {
+        (Some(port), _) if port <= u64::from(u16::MAX) => Ok((address, port as u16)),
+        (_, true) => Err(word.unexpected(ENDPOINT)),
         _ => Err(word.error(format!("{} has no port from 0 to 65535", word.quoted()), ENDPOINT)),
     }
 }
 
-fn address(word: Word<'_>) -> Result<Ipv4Addr, ParsePacketError> {
-    refuse_ipv6(word, ADDRESS)?;
-    match word.text.split_once(':') {
-        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() => {
+fn address(word: Word<'_>) -> Result<IpAddr, ParsePacketError> {
+    match leading_address(word, ADDRESS)? {
+        (address, "") => Ok(address),
+        (_, rest) if rest.starts_with(':') => {
             Err(word.error(format!("{} has a port, and the protocol has none", word.quoted()), ADDRESS))
         }
-        _ => word.text.parse().map_err(|_| word.unexpected(ADDRESS)),
+        _ => Err(word.unexpected(ADDRESS)),
     }
 }
 
-/// IPv6 has its place in the grammar, in brackets, but not yet in the gateway.
-fn refuse_ipv6(word: Word<'_>, expected: &str) -> Result<(), ParsePacketError> {
-    let bracketed = word.text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
-    if bracketed.is_some_and(|(address, _)| is_ipv6(address)) || is_ipv6(word.text) {
-        let wrong = format!("{} is IPv6, which is not traced yet: the gateway forwards IPv4", word.quoted());
+/// The address that a word begins with, and the rest of the word.
+fn leading_address<'a>(word: Word<'a>, expected: &str) -> Result<(IpAddr, &'a str), ParsePacketError> {
+    if let Some((inside, rest)) = word.text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let address = inside.parse::<Ipv6Addr>().map_err(|_| word.unexpected(expected))?;
+        return Ok((address.into(), rest));
+    }
+    if word.text.parse::<Ipv6Addr>().is_ok() {
+        let wrong = format!("{} is IPv6 without brackets", word.quoted());
         return Err(word.error(wrong, expected));
     }
-    Ok(())
+    let end = word.text.find(':').unwrap_or(word.text.len());
+    let (address, rest) = word.text.split_at(end);
+    let address = address.parse::<Ipv4Addr>().map_err(|_| word.unexpected(expected))?;
+    Ok((address.into(), rest))
 }
 
 /// A number of decimal digits and nothing else.
@@ -305,13 +214,14 @@ fn options(words: &mut Words<'_>, packet: &mut PacketSpec) -> Result<(), ParsePa
             return Err(word.error(format!("{} is there twice", word.quoted()), "it once"));
         }
         seen.push(word.text);
+        let length_min = packet.length_min();
         match (word.text, &mut packet.transport) {
             ("flags", Transport::Tcp(_, _, flags)) => *flags = tcp_flags(words.next())?,
             ("flags", _) => return Err(word.error("`flags` is TCP's", "`ttl N`, `len N`, `df` or the end")),
             ("id", Transport::Echo(identifier)) => *identifier = number(words.next(), 0..=u16::MAX)?,
             ("id", _) => return Err(word.error("`id` is an echo's", "`ttl N`, `len N`, `df` or the end")),
             ("ttl", _) => packet.time_to_live = number(words.next(), 0..=255)? as u8,
-            ("len", transport) => packet.length = number(words.next(), transport.length_min()..=u16::MAX)?,
+            ("len", _) => packet.length = number(words.next(), length_min..=u16::MAX)?,
             ("df", _) => packet.dont_fragment = true,
             _ => return Err(word.unexpected(OPTIONS)),
         }
@@ -366,6 +276,17 @@ mod tests {
             ("icmp echo 1.2.3.4 > 6.7.8.9 id 77", "id 77 ttl 64 len 28"),
             ("icmp echo 1.2.3.4 > 6.7.8.9", "id 1 ttl 64 len 28"),
             ("gre 1.2.3.4 > 6.7.8.9 ttl 0", "ttl 0 len 24"),
+            ("sctp 1.2.3.4:5 > 6.7.8.9:10 df ttl 7 len 33", "ttl 7 len 33 df"),
+            ("icmp echo 1.2.3.4 > 6.7.8.9 df ttl 3 id 0 len 84", "id 0 ttl 3 len 84 df"),
+            (
+                "tcp [2001:db8::1]:1000>[fd00::1]:80",
+                "tcp [2001:db8::1]:1000 > [fd00::1]:80 flags S ttl 64 len 60",
+            ),
+            (
+                "icmp echo [2001:DB8:0::1] > [fd00::1]",
+                "icmp echo [2001:db8::1] > [fd00::1] id 1 ttl 64 len 48",
+            ),
+            ("gre [::] > [::ffff:1.2.3.4] df", "gre [::] > [::ffff:1.2.3.4] ttl 64 len 44 df"),
         ] {
             let packet = parse(text);
             let all = packet.to_string();
@@ -384,12 +305,24 @@ mod tests {
             ("tcp 1.2.3.4:+5 > 6.7.8.9:10", "column 5: `1.2.3.4:+5` has no port"),
             ("tcp 1.2.3.4:5 6.7.8.9:10", "column 15: `6.7.8.9:10`; expected `>`"),
             ("tcp 1.2.3.4:5 >", "column 16: the text ends; expected an IPv4 address and a port"),
+            ("tcp [2001:db8::1]:5 > 6.7.8.9:10", "column 23: `6.7.8.9:10` is IPv4, and the source is IPv6"),
             (
-                "tcp [2001:db8::1]:5 > 6.7.8.9:10",
-                "column 5: `[2001:db8::1]:5` is IPv6, which is not traced yet",
+                "tcp 6.7.8.9:10 > [2001:db8::1]:5",
+                "column 18: `[2001:db8::1]:5` is IPv6, and the source is IPv4",
             ),
-            ("gre 2001:db8::1 > 6.7.8.9", "column 5: `2001:db8::1` is IPv6"),
-            ("icmp echo [::1] > 6.7.8.9", "column 11: `[::1]` is IPv6"),
+            (
+                "icmp echo [::1] > 6.7.8.9",
+                "column 19: `6.7.8.9` is IPv4, and the source is IPv6; expected both",
+            ),
+            ("gre 2001:db8::1 > 6.7.8.9", "column 5: `2001:db8::1` is IPv6 without brackets"),
+            ("tcp 2001:db8::1:5 > [::1]:6", "column 5: `2001:db8::1:5` is IPv6 without brackets"),
+            ("tcp [2001:db8::1] > [::1]:6", "column 5: `[2001:db8::1]`; expected an IPv4 address and a port"),
+            ("tcp [2001:db8::1]5 > [::1]:6", "column 5: `[2001:db8::1]5` has no port"),
+            ("tcp [1.2.3.4]:5 > [::1]:6", "column 5: `[1.2.3.4]:5`; expected"),
+            ("tcp [fe80::1%eth0]:5 > [::1]:6", "column 5: `[fe80::1%eth0]:5`; expected"),
+            ("tcp [::1:5 > [::1]:6", "column 5: `[::1:5`; expected"),
+            ("gre [::1]:5 > [::2]", "column 5: `[::1]:5` has a port, and the protocol has none"),
+            ("udp [::1]:5 > [::2]:6 len 47", "column 27: `47`; expected a number from 48 to 65535"),
             ("icmp reply 1.2.3.4 > 6.7.8.9", "column 6: `reply`; expected `echo`"),
             ("gre 1.2.3.4:5 > 6.7.8.9", "column 5: `1.2.3.4:5` has a port, and the protocol has none"),
             ("udp 1.2.3.4:5 > 6.7.8.9:10 flags S", "column 28: `flags` is TCP's"),
@@ -418,15 +351,21 @@ mod tests {
         ]
     }
 
+    fn addresses() -> impl Strategy<Value = Addresses> {
+        prop_oneof![
+            any::<(u32, u32)>().prop_map(|(from, to)| Addresses::V4(from.into(), to.into())),
+            any::<(u128, u128)>().prop_map(|(from, to)| Addresses::V6(from.into(), to.into())),
+        ]
+    }
+
     proptest! {
         #[test]
         fn what_is_printed_parses_back(
-            (source, destination, transport) in (any::<u32>(), any::<u32>(), transports()),
+            (addresses, transport) in (addresses(), transports()),
             (time_to_live, length, dont_fragment) in any::<(u8, u16, bool)>(),
         ) {
-            let length = length.max(transport.length_min());
-            let (source, destination) = (source.into(), destination.into());
-            let packet = PacketSpec { source, destination, transport, time_to_live, length, dont_fragment };
+            let packet = PacketSpec { addresses, transport, time_to_live, length, dont_fragment };
+            let packet = PacketSpec { length: length.max(packet.length_min()), ..packet };
             prop_assert_eq!(packet.to_string().parse(), Ok(packet));
         }
 
@@ -440,7 +379,7 @@ mod tests {
         #[test]
         fn any_words_of_the_grammar_are_read_or_refused(
             words in proptest::collection::vec(prop::sample::select(vec![
-                "tcp", "udp", "icmp", "echo", "gre", ">", "1.2.3.4:5", "1.2.3.4", "[::1]:5", "flags", "S", "ttl",
+                "tcp", "udp", "icmp", "echo", "gre", ">", "1.2.3.4:5", "1.2.3.4", "[::1]:5", "[::1]", "flags", "S", "ttl",
                 "len", "9", "99", "df", "id", "none", "99999999999999999999",
             ]), 0..14),
         ) {

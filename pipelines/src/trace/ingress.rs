@@ -1,22 +1,17 @@
 //! Where a packet comes in, and what the data path reads in its bytes there.
 
-use core::net::Ipv4Addr;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
 use core::str::FromStr;
 
 use engine::batch::{Batch, Disposition, PortId};
+use engine::packet::Packet;
 use engine::pool::MemoryPool;
-use engine::wire::checksum;
-use engine::wire::ethernet::{EthernetHeader, MacAddress, TYPE_IPV4};
-use engine::wire::icmp::{IcmpHeader, TYPE_ECHO_REQUEST};
-use engine::wire::ipv4::{FLAG_DONT_FRAGMENT, HEADER_LENGTH, Ipv4Header, PROTOCOL_UDP};
-use engine::wire::tcp::TcpHeader;
-use engine::wire::udp::UdpHeader;
-use engine::wire::vxlan::VxlanHeader;
-use zerocopy::network_endian::U16;
-use zerocopy::{FromZeros, IntoBytes};
+use engine::wire::ethernet::MacAddress;
 
-use super::grammar::{PacketSpec, Transport};
-use super::{Ingress, TraceError, json};
+use super::captured::{Asked, Captured};
+use super::packet::PacketSpec;
+use super::{Ingress, Scene, TraceError, headers, json};
 use crate::drop_reason::DropReason;
 use crate::flow::Flows;
 use crate::meta::Meta;
@@ -24,11 +19,12 @@ use crate::replay::HOST;
 use crate::stage::{parse, route_lookup, vxlan_decap};
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, HOST_PORT, InterfaceId, InterfaceKind};
+use crate::table::neighbour::KIND_ETHERNET;
 
 /// An interface that no configuration has: that of packets that come from nowhere it knows.
 const ELSEWHERE: InterfaceId = InterfaceId::MAX;
-/// A station that is not the gateway.
-const STATION: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 1]);
+/// A MAC that is not the gateway's, of a station of the bridge.
+const OTHER_STATION: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 2]);
 
 impl FromStr for Ingress {
     type Err = String;
@@ -49,6 +45,32 @@ impl FromStr for Ingress {
     }
 }
 
+impl fmt::Display for Ingress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(name) => formatter.write_str(name),
+            Self::Tunnel(vni, remote) => write!(formatter, "{vni}@{remote}"),
+        }
+    }
+}
+
+/// How the frame is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As stations send it there.
+    Station,
+    /// In a tunnel packet.
+    Tunnelled,
+    /// As it was captured, MACs and all.
+    Captured,
+}
+
+/// What the data path reads in a packet's bytes.
+pub(super) struct Parsed {
+    pub(super) meta: Meta,
+    pub(super) packet: Packet,
+}
+
 /// How a packet arrives.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
@@ -58,6 +80,7 @@ pub(super) struct Arrival {
     pub(super) port: Option<PortId>,
     /// The tunnel's VNI and other end, where that is known.
     tunnel: Option<(u32, Option<u32>)>,
+    form: Form,
     /// For another station of the bridge.
     bridged: bool,
     derived: bool,
@@ -65,32 +88,48 @@ pub(super) struct Arrival {
 
 impl Arrival {
     fn at(interface: InterfaceId, port: Option<PortId>) -> Self {
-        Self { interface: Some(interface), port, tunnel: None, bridged: false, derived: false }
+        let form = Form::Station;
+        Self { interface: Some(interface), port, tunnel: None, form, bridged: false, derived: false }
     }
 
-    /// Where the packet comes in: as it was said, else by the way that answers to it would take.
+    /// Where the packet comes in: as it was said, else by the way that answers to it would take. Gives what is asked about
+    /// too: of a tunnel's datagram the packet inside.
     pub(super) fn find(
-        tables: &Tables,
-        packet: &PacketSpec,
+        scene: &Scene<'_>,
+        asked: &Asked,
         ingress: Option<&Ingress>,
-    ) -> Result<Self, TraceError> {
+    ) -> Result<(Self, PacketSpec), TraceError> {
+        let tables = scene.tables;
+        let captured = asked.captured();
+        let mut spec = *asked.spec();
         let mut arrival = match ingress {
             Some(Ingress::Port(name)) => at_port(tables, name)?,
-            Some(Ingress::Tunnel(vni, remote)) => through_tunnel(tables, *vni, Some((*remote).into()))
-                .ok_or_else(|| {
-                    TraceError::Ingress(
-                        "--via: the configuration has no [overlay], so nothing comes through a tunnel".into(),
-                    )
-                })?,
-            None => Self { derived: true, ..by_the_way_back(tables, packet.source.into()) },
+            Some(Ingress::Tunnel(vni, remote)) => {
+                let arrival = through_tunnel(tables, *vni, Some((*remote).into()));
+                arrival.ok_or(TraceError::Ingress(NO_OVERLAY.to_owned()))?
+            }
+            None => Self { derived: true, ..derived(scene, asked) },
         };
+        if matches!(ingress, Some(Ingress::Port(_)))
+            && captured.is_some_and(|c| c.destination_mac().is_some())
+        {
+            arrival.form = Form::Captured;
+        }
+        if let Some(overlay) = &tables.overlay
+            && arrival.interface == Some(overlay.underlay)
+            && let Some(datagram) = captured.and_then(|captured| captured.datagram(overlay))
+        {
+            arrival.tunnel = Some((datagram.vni, Some(datagram.remote)));
+            arrival.interface = Some(overlay.interface);
+            spec = datagram.inner.unwrap_or(spec);
+        }
         // A station sends to another one of its network by its MAC, and to all else by the gateway's.
         let bridge = tables.bridge.as_ref().map(|bridge| bridge.interface);
-        let route = tables.routes.lookup(packet.destination.into());
+        let route = spec.addresses.v4().and_then(|(_, to)| tables.routes.lookup(to.into()));
         arrival.bridged = bridge.is_some()
             && arrival.interface == bridge
             && route.is_some_and(|route| Some(route.interface) == bridge && route.via.is_none());
-        Ok(arrival)
+        Ok((arrival, spec))
     }
 
     /// As the trace's JSON has it.
@@ -105,8 +144,18 @@ impl Arrival {
         }
     }
 
+    /// Whether the frame's MACs are those of where it was captured, which say nothing here.
+    pub(super) fn replaces_macs(self, asked: &Asked) -> bool {
+        self.form != Form::Captured && asked.captured().is_some_and(|c| c.destination_mac().is_some())
+    }
+
+    /// The MAC that the frame is for, if it is to be taken as it was captured.
+    pub(super) fn destination_mac(self, asked: &Asked) -> Option<MacAddress> {
+        asked.captured().filter(|_| self.form == Form::Captured)?.destination_mac()
+    }
+
     /// What `parse` and `vxlan_decap` make of the packet's bytes; else the code of the reason they drop it for.
-    pub(super) fn parse(self, tables: &Tables, packet: &PacketSpec, flows: &Flows) -> Result<Meta, u16> {
+    pub(super) fn parse(self, tables: &Tables, asked: &Asked, flows: &Flows) -> Result<Parsed, u16> {
         let members = tables.bridge.as_ref().map_or(&[][..], |bridge| &bridge.members);
         let port = match self.interface {
             Some(interface) if interface != HOST_INTERFACE => {
@@ -115,8 +164,8 @@ impl Arrival {
             _ => HOST_PORT,
         };
         let mut batch = Batch::<Meta>::new();
-        let arrived = MemoryPool::new(1).packet(port, &self.frame(tables, packet, port));
-        // One headers' length of bytes fits into a buffer, and one packet into a batch.
+        let arrived = MemoryPool::new(1).packet(port, &self.frame(tables, asked, port));
+        // Bytes are bounded so that they fit into a buffer, and one packet fits into a batch.
         if arrived.and_then(|packet| batch.push(packet, 0).ok()).is_none() {
             return Err(DropReason::EthernetTruncated.code());
         }
@@ -125,37 +174,32 @@ impl Arrival {
         if let Disposition::Drop(code) = batch.dispositions[0] {
             return Err(code);
         }
-        // The bytes are headers alone; the length is what the packet says.
-        let mut meta = Meta { ip_length: packet.length, ..batch.meta[0] };
+        let mut meta = batch.meta[0];
+        if let Asked::Said(spec) = asked {
+            // The bytes are headers alone; the length is what the packet says.
+            meta.ip_length = spec.length;
+        }
         if self.interface.is_none() {
             meta.interface = ELSEWHERE;
         }
-        Ok(meta)
+        let packet = batch.take(0).ok_or(DropReason::EthernetTruncated.code())?;
+        Ok(Parsed { meta, packet })
     }
 
-    fn frame(self, tables: &Tables, packet: &PacketSpec, port: PortId) -> Vec<u8> {
+    fn frame(self, tables: &Tables, asked: &Asked, port: PortId) -> Vec<u8> {
         let own = tables.port(port).map_or_else(MacAddress::default, |record| record.mac);
-        let ip = ip_packet(packet);
-        let Some(((vni, remote), overlay)) = self.tunnel.zip(tables.overlay.as_ref()) else {
-            let other = MacAddress([0x02, 0, 0, 0, 0, 2]);
-            return ethernet(if self.bridged { other } else { own }, &ip);
-        };
-        let inner = ethernet(overlay.mac, &ip);
-        let mut udp = UdpHeader::new_zeroed();
-        udp.destination_port = U16::new(overlay.udp_port);
-        let length = size_of::<UdpHeader>() + size_of::<VxlanHeader>() + inner.len();
-        udp.length = U16::new(length as u16);
-        let payload = [udp.as_bytes(), VxlanHeader::new(vni).as_bytes(), &inner].concat();
-        let remote = remote.unwrap_or_default().to_be_bytes();
-        let outer = Ipv4Header {
-            protocol: PROTOCOL_UDP,
-            source: remote,
-            destination: overlay.local.to_be_bytes(),
-            ..Ipv4Header::new_zeroed()
-        };
-        ethernet(own, &finish_ip(outer, 64, &payload))
+        let tail = asked.tail();
+        match (self.form, self.tunnel, tables.overlay.as_ref()) {
+            (Form::Captured, ..) => asked.captured().and_then(Captured::as_captured).unwrap_or_default(),
+            (Form::Tunnelled, Some((vni, remote)), Some(overlay)) => {
+                headers::tunnelled(own, overlay, vni, remote.unwrap_or_default(), &tail)
+            }
+            _ => headers::frame(if self.bridged { OTHER_STATION } else { own }, &tail),
+        }
     }
 }
+
+const NO_OVERLAY: &str = "--via: the configuration has no [overlay], so nothing comes through a tunnel";
 
 fn at_port(tables: &Tables, name: &str) -> Result<Arrival, TraceError> {
     if let Some(port) = tables.ports.iter().position(|port| port.name == name) {
@@ -171,22 +215,51 @@ fn at_port(tables: &Tables, name: &str) -> Result<Arrival, TraceError> {
 fn through_tunnel(tables: &Tables, vni: u32, remote: Option<u32>) -> Option<Arrival> {
     let overlay = tables.overlay.as_ref()?;
     let InterfaceKind::Underlay(port) = tables.interface(overlay.underlay).kind else { return None };
-    Some(Arrival { tunnel: Some((vni, remote)), ..Arrival::at(overlay.interface, Some(port)) })
+    let arrival = Arrival::at(overlay.interface, Some(port));
+    Some(Arrival { tunnel: Some((vni, remote)), form: Form::Tunnelled, ..arrival })
+}
+
+/// Where nobody says: a tunnel's datagram by its underlay, a frame by the port whose MAC it is for, anything else by the
+/// way back.
+fn derived(scene: &Scene<'_>, asked: &Asked) -> Arrival {
+    let tables = scene.tables;
+    let back = by_the_way_back(scene, asked.spec().source());
+    let Some(captured) = asked.captured() else { return back };
+    let mac = captured.destination_mac();
+    if let Some(overlay) = &tables.overlay
+        && captured.datagram(overlay).is_some()
+        && let InterfaceKind::Underlay(port) = tables.interface(overlay.underlay).kind
+    {
+        let is_for_port = tables.port(port).map(|record| record.mac) == mac;
+        let form = if is_for_port { Form::Captured } else { Form::Station };
+        return Arrival { form, ..Arrival::at(overlay.underlay, Some(port)) };
+    }
+    if back.interface == Some(HOST_INTERFACE) {
+        return back;
+    }
+    let mut ports = tables.ports.iter().enumerate().filter(|(_, record)| Some(record.mac) == mac);
+    let Some((port, record)) = ports.next() else { return back };
+    let at = match back.interface {
+        Some(interface) if interface == record.interface && !matches!(back.form, Form::Tunnelled) => back,
+        // The bridge's ports share its MAC.
+        _ => Arrival::at(record.interface, Some(port as PortId).filter(|_| ports.next().is_none())),
+    };
+    Arrival { form: Form::Captured, ..at }
 }
 
 /// From where a packet of `source` comes: from where answers to it would go. From the host's own stack if the address is
 /// the node's.
-fn by_the_way_back(tables: &Tables, source: u32) -> Arrival {
+fn by_the_way_back(scene: &Scene<'_>, source: IpAddr) -> Arrival {
+    let tables = scene.tables;
     let nowhere = Arrival { interface: None, ..Arrival::at(ELSEWHERE, None) };
+    let IpAddr::V4(source) = source else { return by_first_underlay(tables).unwrap_or(nowhere) };
+    let source = source.into();
     let Some((interface, next_hop)) = route_lookup::way_out(tables, source) else {
-        // Nothing checks the way back, so it may still come: by the first underlay, if there is one.
-        let underlay = tables.ports.iter().position(|port| !port.bridged);
-        return underlay
-            .map_or(nowhere, |port| Arrival::at(tables.ports[port].interface, Some(port as PortId)));
+        return by_first_underlay(tables).unwrap_or(nowhere);
     };
     match tables.interface(interface).kind {
         InterfaceKind::Host | InterfaceKind::Bridge => {
-            Arrival::at(interface, station_port(tables, interface, source))
+            Arrival::at(interface, station_port(scene, interface, source))
         }
         InterfaceKind::Underlay(port) => Arrival::at(interface, Some(port)),
         InterfaceKind::Overlay { .. } => {
@@ -198,70 +271,36 @@ fn by_the_way_back(tables: &Tables, source: u32) -> Arrival {
     }
 }
 
-/// The bridge's port that an address is behind, where static entries tell.
-pub(super) fn station_port(tables: &Tables, interface: InterfaceId, address: u32) -> Option<PortId> {
-    let mac = tables.neighbours.get(&(interface, address))?;
-    let stations = &tables.bridge.as_ref().filter(|bridge| bridge.interface == interface)?.stations;
-    stations.iter().find(|station| station.0 == *mac).map(|station| station.1)
+/// Without a route back: nothing checks that there is one, so a packet may still come by the first underlay, if any.
+fn by_first_underlay(tables: &Tables) -> Option<Arrival> {
+    let port = tables.ports.iter().position(|port| !port.bridged)?;
+    Some(Arrival::at(tables.ports[port].interface, Some(port as PortId)))
 }
 
-fn ethernet(destination: MacAddress, payload: &[u8]) -> Vec<u8> {
-    let header = EthernetHeader { destination, source: STATION, ether_type: U16::new(TYPE_IPV4) };
-    [header.as_bytes(), payload].concat()
+/// The bridge's port that an address is behind, as far as that is known.
+pub(super) fn station_port(scene: &Scene<'_>, interface: InterfaceId, address: u32) -> Option<PortId> {
+    scene.tables.bridge.as_ref().filter(|bridge| bridge.interface == interface)?;
+    port_of_station(scene, mac_of(scene, interface, address)?)
 }
 
-fn ip_packet(packet: &PacketSpec) -> Vec<u8> {
-    let header = Ipv4Header {
-        protocol: packet.transport.number(),
-        fragment: U16::new(if packet.dont_fragment { FLAG_DONT_FRAGMENT } else { 0 }),
-        source: packet.source.octets(),
-        destination: packet.destination.octets(),
-        ..Ipv4Header::new_zeroed()
-    };
-    finish_ip(header, packet.time_to_live, &transport(packet.transport))
-}
-
-fn finish_ip(header: Ipv4Header, time_to_live: u8, payload: &[u8]) -> Vec<u8> {
-    let mut header = Ipv4Header {
-        version_and_length: 0x45,
-        total_length: U16::new((HEADER_LENGTH + payload.len()) as u16),
-        time_to_live,
-        ..header
-    };
-    header.checksum = U16::new(checksum::checksum(header.as_bytes()));
-    [header.as_bytes(), payload].concat()
-}
-
-/// The transport header. What the data path does not check (its sums) is left zero.
-fn transport(transport: Transport) -> Vec<u8> {
-    let ports = transport.ports().unwrap_or_default();
-    match transport {
-        Transport::Tcp(_, _, flags) => {
-            let mut header = TcpHeader::new_zeroed();
-            (header.source_port, header.destination_port) = (U16::new(ports.0), U16::new(ports.1));
-            (header.data_offset, header.flags) = (0x50, flags);
-            header.as_bytes().to_vec()
-        }
-        Transport::Udp(..) => {
-            let mut header = UdpHeader::new_zeroed();
-            (header.source_port, header.destination_port) = (U16::new(ports.0), U16::new(ports.1));
-            header.length = U16::new(size_of::<UdpHeader>() as u16);
-            header.as_bytes().to_vec()
-        }
-        Transport::Echo(identifier) => {
-            let mut header = IcmpHeader::new_zeroed();
-            (header.message_type, header.identifier) = (TYPE_ECHO_REQUEST, U16::new(identifier));
-            header.as_bytes().to_vec()
-        }
-        Transport::Sctp(..) | Transport::Gre => {
-            let mut bytes = vec![0; transport.header_length()];
-            if transport.ports().is_some() {
-                bytes[..2].copy_from_slice(&ports.0.to_be_bytes());
-                bytes[2..4].copy_from_slice(&ports.1.to_be_bytes());
-            }
-            bytes
-        }
+/// The bridge's port that a station is behind: as it was heard by a running gateway, or by a static entry.
+pub(super) fn port_of_station(scene: &Scene<'_>, mac: MacAddress) -> Option<PortId> {
+    if let Some(view) = scene.running {
+        return view.stations.find(mac);
     }
+    let stations = &scene.tables.bridge.as_ref()?.stations;
+    stations.iter().find(|station| station.0 == mac).map(|station| station.1)
+}
+
+/// An address's MAC: by a static entry, or as a running gateway has learned it.
+fn mac_of(scene: &Scene<'_>, interface: InterfaceId, address: u32) -> Option<MacAddress> {
+    if let Some(mac) = scene.tables.neighbours.get(&(interface, address)) {
+        return Some(*mac);
+    }
+    let neighbours = &scene.running?.neighbours;
+    let adjacency = neighbours.read(neighbours.find(interface, address)?)?;
+    let is_known = adjacency.kind == KIND_ETHERNET && adjacency.address == address;
+    adjacency.template.first_chunk().copied().map(MacAddress).filter(|_| is_known)
 }
 
 #[cfg(test)]
@@ -274,7 +313,9 @@ mod tests {
         for text in
             ["1@192.168.0.22", "1,192.168.0.22", " 1:192.168.0.22", "1-192.168.0.22", "1 192.168.0.22"]
         {
-            assert_eq!(text.parse(), Ok(Ingress::Tunnel(1, remote)), "{text}");
+            let tunnel = Ingress::Tunnel(1, remote);
+            assert_eq!(text.parse(), Ok(tunnel.clone()), "{text}");
+            assert_eq!(tunnel.to_string().parse(), Ok(tunnel));
         }
         for text in ["", "1", "16777216@192.168.0.22", "1@192.168.0", "@1.2.3.4", "flannel.1"] {
             let error = text.parse::<Ingress>().unwrap_err();

@@ -1,8 +1,12 @@
 //! What a trace says, as its JSON has it: docs/trace.md documents every key, docs/trace.schema.json is the schema.
 
-use core::net::Ipv4Addr;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
 
+use engine::table::flow::FlowKey;
 use serde::Serialize;
+
+use crate::flow::has_identity;
 
 /// Version of the form; another one only if a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -76,14 +80,14 @@ impl Verdict {
 pub struct Packet {
     /// In the grammar, with everything said.
     pub text: String,
-    /// Protocol's name.
-    pub protocol: &'static str,
+    /// Protocol's name, or its number if the grammar does not know it.
+    pub protocol: String,
     /// Source address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Source port.
     pub source_port: Option<u16>,
     /// Destination address.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// Destination port.
     pub destination_port: Option<u16>,
     /// An echo's identifier.
@@ -178,10 +182,85 @@ pub struct Translated {
 /// A flow.
 #[derive(Clone, Debug, Serialize)]
 pub struct Flow {
-    /// The state it begins in.
+    /// The state it begins in; of one that is known, the state it is in.
     pub state: &'static str,
     /// The worker that keeps it.
     pub owner: u8,
+    /// What a running gateway knows of it; null: the packet would begin it.
+    pub known: Option<KnownFlow>,
+}
+
+/// A flow that a running gateway has.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownFlow {
+    /// Which way the packet goes: `original`, as the first one, or `reply`.
+    pub direction: &'static str,
+    /// The state that the packet puts it in.
+    pub state_after: &'static str,
+    /// The first packet as it came.
+    pub original: Ends,
+    /// Answers as they come.
+    pub reply: Ends,
+    /// Whether addresses or ports are rewritten.
+    pub translated: bool,
+    /// Whether both sides have spoken.
+    pub assured: bool,
+    /// Milliseconds since its last packet.
+    pub idle_ms: u32,
+    /// Milliseconds until it ends if nothing comes.
+    pub expires_in_ms: u32,
+    /// The service port, `namespace/name:port name`, if it is still there.
+    pub service: Option<String>,
+    /// The service's backend.
+    pub backend: Option<Backend>,
+}
+
+/// Both ends of a flow, in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ends {
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Source port; of an echo request its identifier, and of a reply 0.
+    pub source_port: Option<u16>,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Destination port; of an echo reply its identifier, and of a request 0.
+    pub destination_port: Option<u16>,
+}
+
+impl Ends {
+    pub(super) fn new(key: &FlowKey) -> Self {
+        let port = |port: u16| has_identity(key.protocol).then_some(port);
+        Self {
+            source: key.source.into(),
+            source_port: port(key.source_port),
+            destination: key.destination.into(),
+            destination_port: port(key.destination_port),
+        }
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = |port: Option<u16>| port.map_or_else(String::new, |port| format!(":{port}"));
+        let (from, to) = (port(self.source_port), port(self.destination_port));
+        write!(formatter, "{}{from} > {}{to}", self.source, self.destination)
+    }
+}
+
+/// A backend that a flow has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.address, self.port)
+    }
 }
 
 /// The way out.
@@ -190,7 +269,7 @@ pub struct Egress {
     /// The port; the bridge's name when ARP or learning must first tell the port.
     pub port: String,
     /// The next hop.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// Through the tunnel.
     pub vxlan: Option<Vxlan>,
 }

@@ -4,10 +4,11 @@ use core::net::Ipv4Addr;
 
 use engine::table::flow::FlowKey;
 
-use super::grammar::{Transport, flag_letters};
 use super::json::{Candidate, Packet, Service, Snat, Trace, Translated, VERSION};
+use super::known::Known;
+use super::packet::{Transport, flag_letters};
 use super::stages;
-use super::walk::{Ending, Walk};
+use super::walk::{Course, Walk};
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::DropReason;
 use crate::flow::{has_identity, has_ports};
@@ -15,7 +16,7 @@ use crate::meta::Meta;
 use crate::stage::dnat::{is_hairpin, select};
 use crate::stage::route_lookup;
 use crate::table::interface::InterfaceKind;
-use crate::table::service::Backend;
+use crate::table::service::{Backend, BackendFacts, ServicePort};
 
 impl Walk<'_> {
     /// The backends that may be drawn, each with what the data path's own rule says of masquerading.
@@ -31,22 +32,50 @@ impl Walk<'_> {
         let drawn =
             service.backends.iter().zip(&service.facts.backends).filter(|(backend, _)| asked(backend));
         let sum: f64 = drawn.clone().map(|(backend, _)| f64::from(backend.weight)).sum();
-        let candidates = drawn.map(|(backend, facts)| {
-            let is_written = facts.origin.kind == "Service";
-            let local = if is_written { self.is_local(backend.address) } else { facts.local };
-            let own_name = &self.scene.configuration.node.name;
-            let derived = Some(own_name).filter(|name| is_written && local && !name.is_empty());
-            Candidate {
-                address: backend.address.into(),
-                port: backend.port,
-                weight: backend.weight,
-                probability: f64::from(backend.weight) / sum,
-                node: facts.node.as_deref().map(str::to_owned).or_else(|| derived.cloned()),
-                local,
-                masquerade: selection.masquerade || is_hairpin(source, backend.address),
-            }
+        let candidates = drawn.map(|(backend, facts)| Candidate {
+            probability: f64::from(backend.weight) / sum,
+            masquerade: selection.masquerade || is_hairpin(source, backend.address),
+            ..self.candidate(backend, facts)
         });
         candidates.collect()
+    }
+
+    /// A backend as it is written.
+    fn candidate(&self, backend: &Backend, facts: &BackendFacts) -> Candidate {
+        let is_written = facts.origin.kind == "Service";
+        let local = if is_written { self.is_local(backend.address) } else { facts.local };
+        let derived = Some(self.scene.node).filter(|name| is_written && local && !name.is_empty());
+        Candidate {
+            address: backend.address.into(),
+            port: backend.port,
+            weight: backend.weight,
+            probability: 0.0,
+            node: facts.node.as_deref().or(derived).map(str::to_owned),
+            local,
+            masquerade: false,
+        }
+    }
+
+    /// The one backend that a flow which is known has: drawn already, and perhaps not there any more.
+    fn flows_own(&self, decision: &Decision, known: &Known) -> Option<Candidate> {
+        let (frontend, service) = stages::service_of(self.scene.tables, decision)?;
+        let listed = |service: &ServicePort| {
+            let place = decision.backend? as usize;
+            Some(self.candidate(service.backends.get(place)?, service.facts.backends.get(place)?))
+        };
+        let candidate = listed(service).unwrap_or_else(|| Candidate {
+            address: decision.destination.into(),
+            port: decision.destination_port,
+            weight: 0,
+            probability: 0.0,
+            node: None,
+            local: self.is_local(decision.destination),
+            masquerade: false,
+        });
+        let source = known.original.source;
+        let selection = select(self.scene.tables, service, frontend.kind, source);
+        let by_rule = selection.masquerade || is_hairpin(source, decision.destination);
+        Some(Candidate { probability: 1.0, masquerade: decision.is_masqueraded() && by_rule, ..candidate })
     }
 
     /// Whether the tables show that an address is on this node: behind the bridge, or the node's own.
@@ -63,8 +92,15 @@ impl Walk<'_> {
         self.candidates(decision).into_iter().find(|c| c.address == address && c.port == port)
     }
 
-    pub(super) fn report(&mut self, meta: &Meta, decision: &Decision, ending: Ending) -> Trace {
-        let candidates = self.candidates(decision);
+    pub(super) fn report(&mut self, course: Course) -> Trace {
+        let Course { meta, decision, ending, known } = &course;
+        let (candidates, chosen) = match known {
+            Some(known) => {
+                let own = self.flows_own(decision, known);
+                (own.iter().cloned().collect(), own)
+            }
+            None => (self.candidates(decision), self.chosen(decision)),
+        };
         let source = Ipv4Addr::from(decision.key.source);
         let others = candidates.iter().filter(|candidate| candidate.address != source);
         let (mut others, mut all) = (others.peekable(), candidates.iter());
@@ -72,21 +108,32 @@ impl Walk<'_> {
             Some(_) => others.all(|candidate| candidate.masquerade),
             None => !candidates.is_empty() && all.all(|candidate| candidate.masquerade),
         };
-        let snat = ending.leaving.filter(|_| decision.is_masqueraded()).map(|_| self.snat(decision));
+        let leaving = ending.leaving.as_ref();
+        let snat = match known {
+            Some(known) => {
+                leaving.filter(|_| known.is_original && decision.is_masqueraded()).map(|leaving| {
+                    let port = leaving.source_port;
+                    Snat { address: Some(leaving.source.into()), ports: format!("{port}-{port}") }
+                })
+            }
+            None => leaving.filter(|_| decision.is_masqueraded()).map(|_| self.snat(decision)),
+        };
+        // A flow that is known has its port, and does not get one of many.
+        let drawn = snat.as_ref().filter(|_| known.is_none());
         Trace {
             version: VERSION,
             generation: self.scene.tables.generation,
             packet: self.packet(),
             verdict: ending.verdict,
-            reason: ending.reason,
+            reason: ending.reason.clone(),
             service: self.service(decision),
             masquerade,
-            chosen: self.chosen(decision),
-            translated: ending.leaving.and_then(|leaving| translated(meta, &leaving, snat.as_ref())),
+            chosen,
+            translated: leaving.and_then(|leaving| translated(meta, leaving, drawn)),
             snat,
-            flow: ending.flow,
+            flow: ending.flow.clone(),
             reject_with: ending.reject_with,
-            egress: ending.egress,
+            egress: ending.egress.clone(),
             candidates,
             steps: core::mem::take(&mut self.steps),
         }
@@ -115,21 +162,20 @@ impl Walk<'_> {
     }
 
     fn packet(&self) -> Packet {
-        let packet = &self.question.packet;
+        let packet = &self.packet;
         let ports = packet.transport.ports();
-        let (identifier, flags) = match packet.transport {
-            Transport::Echo(identifier) => (Some(identifier), None),
-            Transport::Tcp(_, _, flags) => (None, Some(flag_letters(flags))),
-            _ => (None, None),
+        let flags = match packet.transport {
+            Transport::Tcp(_, _, flags) => Some(flag_letters(flags)),
+            _ => None,
         };
         Packet {
             text: packet.to_string(),
-            protocol: packet.transport.name(),
-            source: packet.source,
+            protocol: packet.transport.name().into_owned(),
+            source: packet.source(),
             source_port: ports.map(|ports| ports.0),
-            destination: packet.destination,
+            destination: packet.destination(),
             destination_port: ports.map(|ports| ports.1),
-            identifier,
+            identifier: packet.transport.identifier(),
             flags,
             ttl: packet.time_to_live,
             length: packet.length,

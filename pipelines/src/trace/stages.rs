@@ -20,11 +20,16 @@ pub(super) fn explain(scene: &Scene<'_>, stage: &'static str, before: &Decision,
         _ => Step { stage, entry: None, object: None, result: "nothing against it".to_owned() },
     };
     let result = match after.outcome {
-        Outcome::Drop(reason) => format!("dropped: {}", reason_name(reason)),
-        Outcome::Reject(reason) => format!("rejected: {}", reason_name(reason)),
+        Outcome::Drop(reason) => format!("dropped: {}{}", reason_name(reason), nobody(scene, after)),
+        Outcome::Reject(reason) => format!("rejected: {}{}", reason_name(reason), nobody(scene, after)),
         _ => step.result,
     };
     Step { stage, result, ..step }
+}
+
+/// Why nobody takes a packet that is for a service: whom it might have gone to.
+fn nobody(scene: &Scene<'_>, after: &Decision) -> String {
+    service_of(scene.tables, after).map_or_else(String::new, |(_, service)| left_out(service))
 }
 
 fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
@@ -47,7 +52,8 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
             (Scope::Cluster, 1) => "backend",
             (Scope::Cluster, _) => "backends",
         };
-        step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
+        let (title, left_out) = (service.title(), left_out(service));
+        step.result = format!("{title}, {open} {backends}{draining}{left_out}, {drawn} drawn, {source}");
     } else if tables.services.is_virtual(after.key.destination) {
         step.entry = Some(format!("service address {address}"));
         let owner = tables.services.iter().find(|service| service.cluster_ip == after.key.destination);
@@ -56,6 +62,23 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
         step.entry = Some(format!("service network {network}"));
     }
     step
+}
+
+/// Endpoints that are named as left out, at the most.
+const LEFT_OUT_NAMED: usize = 4;
+
+/// Endpoints that take no connection, and why.
+fn left_out(service: &ServicePort) -> String {
+    let list = &service.facts.left_out;
+    let name =
+        |(address, port, reason): &(u32, u16, &str)| format!("{}:{port}: {reason}", Ipv4Addr::from(*address));
+    let named: Vec<String> = list.iter().take(LEFT_OUT_NAMED).map(name).collect();
+    let more = if list.len() > LEFT_OUT_NAMED { ", ..." } else { "" };
+    if list.is_empty() {
+        String::new()
+    } else {
+        format!(", {} left out ({}{more})", list.len(), named.join(", "))
+    }
 }
 
 /// The service that a decision found.
@@ -69,18 +92,10 @@ pub(super) fn service_of<'a>(
 
 /// The object that a service comes from. Of one in the configuration: where the port of this name, or the service itself,
 /// is written.
-fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
+pub(super) fn object(scene: &Scene<'_>, service: &ServicePort, port_name: Option<&str>) -> Object {
     let origin = &service.facts.origin;
-    let written =
-        origin.source.strip_prefix("service[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    let Some(place) = written else { return object_of(origin) };
-    let ports = scene.configuration.services.get::<usize>(place).map_or(&[][..], |service| &service.ports);
-    let port = port_name.and_then(|name| ports.iter().position(|port| port.name == name));
-    let key = match port {
-        Some(port) => format!("{}.ports[{port}]", origin.source),
-        None => origin.source.to_string(),
-    };
-    Object { source: (scene.places)(&key).unwrap_or(key), ..object_of(origin) }
+    let place = (scene.places)(&origin.source, port_name);
+    Object { source: place.unwrap_or_else(|| origin.source.to_string()), ..object_of(origin) }
 }
 
 fn object_of(origin: &Origin) -> Object {

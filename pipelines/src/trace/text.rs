@@ -1,6 +1,7 @@
 //! A trace for people: one line a stage, the candidates, what leaves where.
 
 use core::fmt::{self, Write};
+use core::net::IpAddr;
 
 use super::json::{Candidate, Egress, Step, Trace};
 
@@ -52,7 +53,7 @@ impl Trace {
         text += &format!("  weight {}", candidate.weight);
         text += if candidate.local { ", local" } else { "" };
         text += if candidate.masquerade { ", masqueraded" } else { "" };
-        if candidate.address == self.packet.source {
+        if IpAddr::from(candidate.address) == self.packet.source {
             text += " (hairpin)";
         }
         text

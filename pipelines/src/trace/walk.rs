@@ -2,28 +2,23 @@
 
 use core::net::Ipv4Addr;
 
-use engine::clock::Timestamp;
 use engine::random::Random;
-use engine::table::flow::FlowKey;
-use engine::wire::ipv4::PROTOCOL_TCP;
+use engine::wire::ethernet::MacAddress;
+use engine::wire::ipv4::PROTOCOL_ICMP;
 
-use super::grammar::PacketSpec;
-use super::ingress::{Arrival, station_port};
+use super::ingress::{Arrival, Parsed};
 use super::json::{Egress, Flow, Step, Trace, Verdict};
-use super::{Question, Scene, reason_name, stages, way};
-use crate::assembly::ownership;
+use super::known::Known;
+use super::packet::PacketSpec;
+use super::{Question, Scene, TraceError, reason_name, stages};
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::{DropReason, describe};
-use crate::flow::{Flows, flow_key};
-use crate::gateway::forward::{Obstacle, check_limits};
-use crate::gateway::host::check_entrance;
+use crate::flow::Flows;
 use crate::gateway::{DECIDE, Situation};
-use crate::meta::{BRIDGED, Meta};
-use crate::stage::tcp_state::TcpState;
-use crate::stage::{conntrack, snat_mark};
-use crate::table::affinity::AffinityTable;
-use crate::table::neighbour::KIND_HOST;
+use crate::meta::{BRIDGED, GROUP, Kind, Meta};
+use crate::stage::parse::ECHO_REPLY;
 use crate::table::route::RouteSource;
+use engine::table::flow::FlowKey;
 
 /// How a packet ends.
 pub(super) struct Ending {
@@ -37,62 +32,85 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    fn new(verdict: Verdict, reason: impl Into<String>) -> Self {
+    pub(super) fn new(verdict: Verdict, reason: impl Into<String>) -> Self {
         Self { verdict, reason: reason.into(), reject_with: None, leaving: None, flow: None, egress: None }
     }
 
-    fn drop(reason: DropReason) -> Self {
+    pub(super) fn drop(reason: DropReason) -> Self {
         Self::new(Verdict::Drop, reason_name(reason))
     }
 
-    fn reject(reason: DropReason, error: &'static str) -> Self {
+    pub(super) fn reject(reason: DropReason, error: &'static str) -> Self {
         Self { reject_with: Some(error), ..Self::new(Verdict::Reject, reason_name(reason)) }
     }
+}
+
+/// All that becomes of a packet.
+pub(super) struct Course {
+    pub(super) meta: Meta,
+    pub(super) decision: Decision,
+    pub(super) ending: Ending,
+    /// The flow that it belongs to, if a running gateway has it.
+    pub(super) known: Option<Known>,
 }
 
 /// One packet on its way.
 pub(super) struct Walk<'a> {
     pub(super) scene: Scene<'a>,
     pub(super) question: &'a Question,
+    /// What is asked about: of a tunnel's datagram the packet inside.
+    pub(super) packet: PacketSpec,
     pub(super) arrival: Arrival,
+    /// No gateway's: a few entries to ask the data path's own functions about.
     pub(super) flows: Flows,
     pub(super) random: Random,
-    pub(super) affinity: AffinityTable,
-    pub(super) workers: usize,
     pub(super) steps: Vec<Step>,
 }
 
 impl Walk<'_> {
     /// Goes to the end.
-    pub(super) fn run(&mut self) -> Trace {
-        let tables = self.scene.tables;
-        let (meta, decision, ending) = match self.arrival.parse(tables, &self.question.packet, &self.flows) {
-            Ok(meta) => {
+    pub(super) fn run(&mut self) -> Result<Trace, TraceError> {
+        let course = match self.arrival.parse(self.scene.tables, &self.question.packet, &self.flows) {
+            Ok(parsed) => {
                 self.note("parse", None, self.arrival_in_words());
-                let decision = self.decide(&meta);
-                let ending = self.end(&meta, &decision);
-                (meta, decision, ending)
+                self.course(&parsed)?
             }
             Err(code) => {
                 let (stage, name, _) = describe(code);
                 self.note(stage, None, format!("{}; dropped: {name}", self.arrival_in_words()));
-                let meta = Meta { key: self.key(), ..Meta::default() };
-                let decision = Decision::new(meta.key, meta.interface, false);
-                (meta, decision, Ending::new(Verdict::Drop, name))
+                self.without_decision(&Meta::default(), Ending::new(Verdict::Drop, name))
             }
         };
-        self.report(&meta, &decision, ending)
+        Ok(self.report(course))
     }
 
-    fn note(&mut self, stage: &'static str, entry: Option<String>, result: impl Into<String>) {
+    pub(super) fn note(&mut self, stage: &'static str, entry: Option<String>, result: impl Into<String>) {
         self.steps.push(Step { stage, entry, object: None, result: result.into() });
     }
 
-    /// The packet's key, of which no table knows anything.
-    fn key(&self) -> FlowKey {
-        let PacketSpec { source, destination, transport, .. } = self.question.packet;
-        let (from, to) = transport.ports().unwrap_or_default();
-        flow_key(transport.number(), source.into(), from, destination.into(), to)
+    pub(super) fn without_decision(&self, meta: &Meta, ending: Ending) -> Course {
+        let decision = Decision::new(meta.key, meta.interface, false);
+        Course { meta: *meta, decision, ending, known: None }
+    }
+
+    /// What the data path does, in its order: `Gateway::process`.
+    fn course(&mut self, parsed: &Parsed) -> Result<Course, TraceError> {
+        let meta = &parsed.meta;
+        if meta.has(BRIDGED) && (meta.kind == Kind::Frame || meta.has(GROUP)) {
+            let ending = self.bridge(0, Ending::new(Verdict::Forward, "stays on the bridge"));
+            return Ok(self.without_decision(meta, ending));
+        }
+        if matches!(meta.kind, Kind::Flow | Kind::IcmpError)
+            && let Some(course) = self.known_flow(parsed)?
+        {
+            return Ok(course);
+        }
+        if let Some(ending) = self.begins_no_flow(parsed) {
+            return Ok(self.without_decision(meta, ending));
+        }
+        let decision = self.decide(meta);
+        let ending = self.end(meta, &decision)?;
+        Ok(Course { meta: *meta, decision, ending, known: None })
     }
 
     fn arrival_in_words(&self) -> String {
@@ -106,12 +124,36 @@ impl Walk<'_> {
             let remote = arrival.remote.map_or_else(|| "an unknown node".to_owned(), |r| r.to_string());
             text += &format!(", through the tunnel {vni} from {remote}");
         }
-        text + if arrival.derived { " (as answers would go)" } else { "" }
+        if arrival.derived {
+            text += if self.arrival.destination_mac(&self.question.packet).is_some() {
+                " (whose MAC it is for)"
+            } else {
+                " (as answers would go)"
+            };
+        }
+        let is_replaced = self.arrival.replaces_macs(&self.question.packet);
+        text + if is_replaced { ", with the MACs of stations there" } else { "" }
     }
 
     /// Whether any route leads anywhere but to the node itself.
-    fn has_routes(&self) -> bool {
+    pub(super) fn has_routes(&self) -> bool {
         self.scene.tables.routes.routes().iter().any(|route| route.source != RouteSource::Local)
+    }
+
+    /// Packets that no flow is known for and that begin none: the first lines of `Core::first_packet`.
+    fn begins_no_flow(&mut self, parsed: &Parsed) -> Option<Ending> {
+        let meta = &parsed.meta;
+        let reason = match meta.kind {
+            Kind::IcmpError => {
+                return Some(self.error_of_host(parsed, DropReason::IcmpErrorUntracked));
+            }
+            Kind::IcmpOther => DropReason::IcmpTypeUnsupported,
+            _ if meta.key.protocol == PROTOCOL_ICMP && meta.tcp_flags == ECHO_REPLY => {
+                DropReason::IcmpUnsolicited
+            }
+            _ => return None,
+        };
+        Some(self.refuse_flow(reason))
     }
 
     /// Asks the stages one by one. Without any route those behind the service layer have nothing to say of what is for
@@ -124,18 +166,17 @@ impl Walk<'_> {
                 break;
             }
             let before = decision;
-            let affinity = &self.affinity;
-            let situation = Situation { tables: self.scene.tables, affinity, now: Timestamp::default() };
-            stage(&situation, &mut self.random, &mut decision);
+            let Scene { tables, affinity, now, .. } = self.scene;
+            stage(&Situation { tables, affinity, now }, &mut self.random, &mut decision);
             self.steps.push(stages::explain(&self.scene, name, &before, &decision));
             self.steps.extend(stages::backend(&self.scene, &decision).filter(|_| name == "dnat"));
         }
         decision
     }
 
-    /// What the data path does with a decision: `Core::first_packet`, for one that no table knows anything of.
-    fn end(&mut self, meta: &Meta, decision: &Decision) -> Ending {
-        match decision.outcome {
+    /// What the data path does with a decision: `Core::first_packet`.
+    fn end(&mut self, meta: &Meta, decision: &Decision) -> Result<Ending, TraceError> {
+        Ok(match decision.outcome {
             Outcome::Drop(DropReason::NoRoute) if decision.frontend.is_none() => {
                 Ending::new(Verdict::Pass, reason_name(DropReason::NoRoute))
             }
@@ -145,173 +186,33 @@ impl Walk<'_> {
                 Ending::new(Verdict::Deliver, "an echo request to the gateway, which answers it")
             }
             Outcome::Deliver => self.deliver(meta, decision),
-            Outcome::Forward | Outcome::Bridge | Outcome::Undecided => self.forward(meta, decision),
-        }
+            Outcome::Forward | Outcome::Bridge | Outcome::Undecided => self.forward(meta, decision)?,
+        })
     }
 
-    fn deliver(&mut self, meta: &Meta, decision: &Decision) -> Ending {
+    /// An ICMP error that is the host's own to say or to hear; any other is dropped for the reason: `Core::error_of_host`.
+    pub(super) fn error_of_host(&mut self, parsed: &Parsed, otherwise: DropReason) -> Ending {
+        let meta = &parsed.meta;
+        let at = usize::from(meta.ip_offset) + 16;
+        let bytes = parsed.packet.data().get(at..).and_then(|bytes| bytes.first_chunk()).copied();
+        let destination = bytes.map_or(0, u32::from_be_bytes);
         let tables = self.scene.tables;
-        let entrance = if self.has_routes() { check_entrance(meta.interface, tables) } else { Ok(()) };
-        if let Err(reason) = entrance {
-            self.note("host", None, format!("dropped: {}", reason_name(reason)));
-            return Ending::drop(reason);
+        if meta.interface == crate::table::interface::HOST_INTERFACE {
+            return self.pass_on(meta, destination);
         }
-        let reason = format!("{} is the node's own address", Ipv4Addr::from(decision.destination));
-        let Ok(state) = conntrack::initial_state(meta) else {
-            self.note(
-                "conntrack",
-                None,
-                "begins no connection; the host may know it, so no flow is remembered",
-            );
-            return Ending::new(Verdict::Deliver, reason);
-        };
-        let flow = self.flow(meta, &decision.key, state);
-        let ending = Ending { flow: Some(flow), ..Ending::new(Verdict::Deliver, reason) };
-        if self.has_routes() { self.leave(meta, decision.key, ending) } else { ending }
-    }
-
-    fn forward(&mut self, meta: &Meta, decision: &Decision) -> Ending {
-        let state = match conntrack::initial_state(meta) {
-            Ok(state) => state,
-            Err(reason) => return self.refuse_flow(reason),
-        };
-        let leaving = match self.leaving_key(decision) {
-            Ok(leaving) => leaving,
-            Err(reason) => return self.refuse_flow(reason),
-        };
-        let flow = self.flow(meta, &decision.key, state);
-        let ending = Ending {
-            leaving: Some(leaving),
-            flow: Some(flow),
-            ..Ending::new(Verdict::Forward, self.why_forwarded(decision))
-        };
-        match decision.outcome {
-            Outcome::Undecided => {
-                self.note(
-                    "route_lookup",
-                    None,
-                    "no routes are configured: the service layer's verdict stands",
-                );
-                ending
-            }
-            Outcome::Bridge => self.bridge(decision, ending),
-            _ => self.leave(meta, leaving, ending),
+        if !tables.routes.is_local(destination) {
+            return self.refuse_flow(otherwise);
         }
-    }
-
-    fn refuse_flow(&mut self, reason: DropReason) -> Ending {
-        self.note("conntrack", None, format!("dropped: {}", reason_name(reason)));
-        Ending::drop(reason)
-    }
-
-    fn why_forwarded(&self, decision: &Decision) -> String {
-        let tables = self.scene.tables;
-        let service = stages::service_of(tables, decision);
-        let mut reasons: Vec<String> =
-            service.iter().map(|(_, service)| format!("service {}", service.title())).collect();
-        let by_service = self.chosen(decision).is_some_and(|chosen| chosen.masquerade);
-        if decision.is_masqueraded() && by_service {
-            reasons.push("masqueraded for the service".to_owned());
-        } else if decision.is_masqueraded()
-            && let Some(network) = tables.masquerade.egress_network
-        {
-            reasons.push(format!("egress masquerade: it leaves the pod network {network}"));
+        if let Some(ending) = self.refused_by_host(meta) {
+            return ending;
         }
-        if reasons.is_empty() {
-            reasons.push(if decision.bridged { "stays on the bridge" } else { "routed" }.to_owned());
-        }
-        reasons.join("; ")
+        let reason = format!("an ICMP error to {}, the node's own address", Ipv4Addr::from(destination));
+        self.note("host", None, "to the host's own stack; no flow is remembered");
+        Ending::new(Verdict::Deliver, reason)
     }
 
-    /// The key it leaves with; a masqueraded one gets one of many ports.
-    fn leaving_key(&mut self, decision: &Decision) -> Result<FlowKey, DropReason> {
-        if decision.outcome == Outcome::Undecided || !decision.is_masqueraded() {
-            return Ok(decision.leaving_key(decision.key.source_port));
-        }
-        let key = &decision.key;
-        let rule = ownership(self.scene.configuration, 0, self.workers);
-        let owner = rule.of(key.protocol, key.source, key.source_port);
-        let rule = ownership(self.scene.configuration, usize::from(owner), self.workers);
-        snat_mark::choose_port(decision, self.scene.tables, &self.flows, &rule, &mut self.random, &mut 0)
-    }
-
-    /// The flow of packets that come as `key`.
-    fn flow(&mut self, meta: &Meta, key: &FlowKey, state: u8) -> Flow {
-        let rule = ownership(self.scene.configuration, 0, self.workers);
-        let owner = rule.of(key.protocol, key.source, key.source_port);
-        let is_tcp = meta.key.protocol == PROTOCOL_TCP;
-        let state = if is_tcp { TcpState::from_number(state).name() } else { "unreplied" };
-        self.note("conntrack", None, format!("a new flow, {state}, of worker {owner}"));
-        Flow { state, owner }
-    }
-
-    /// By the bridge, to the port of its station or to all.
-    fn bridge(&mut self, decision: &Decision, ending: Ending) -> Ending {
-        let tables = self.scene.tables;
-        let Some(bridge) = &tables.bridge else { return Ending::drop(DropReason::BridgeNoPort) };
-        let known = station_port(tables, bridge.interface, decision.destination);
-        let is_other = |port: &u16| Some(*port) != self.arrival.port;
-        let refused = match known {
-            Some(port) if !is_other(&port) => Some(DropReason::BridgeSamePort),
-            None if !bridge.members.iter().any(is_other) => Some(DropReason::BridgeNoPort),
-            _ => None,
-        };
-        if let Some(reason) = refused {
-            self.note("fdb_lookup", None, format!("dropped: {}", reason_name(reason)));
-            return Ending { flow: ending.flow, ..Ending::drop(reason) };
-        }
-        let port = way::port_name(tables, bridge.interface, known);
-        let next_hop = Ipv4Addr::from(decision.destination);
-        let result = match known {
-            Some(_) => format!("to {port}"),
-            None => "to the port where its station was heard, else to all".to_owned(),
-        };
-        self.note("fdb_lookup", None, result);
-        Ending { egress: Some(Egress { port, next_hop, vxlan: None }), ..ending }
-    }
-
-    /// By a next hop, if hop limit and size allow.
-    fn leave(&mut self, meta: &Meta, leaving: FlowKey, ending: Ending) -> Ending {
-        let tables = self.scene.tables;
-        let way = match way::find(tables, leaving.destination) {
-            Ok(way) => way,
-            Err(reason) => {
-                self.note("neighbour", None, format!("dropped: {}", reason_name(reason)));
-                return Ending { flow: ending.flow, ..Ending::drop(reason) };
-            }
-        };
-        let is_host = way.adjacency.kind == KIND_HOST;
-        let waits_for = way.waits_for(tables);
-        let result = match &waits_for {
-            _ if is_host => "to the host's own stack".to_owned(),
-            Some(asked) => format!("to be resolved by ARP: {asked}"),
-            None => "known".to_owned(),
-        };
-        self.note("neighbour", way.entry(tables), result);
-        let (ttl, mtu) = (meta.time_to_live, way.adjacency.mtu);
-        let refused = match check_limits(meta, &way.adjacency) {
-            Ok(hop) => {
-                let result = format!("hop limit {ttl} to {}, {} of {mtu} bytes", ttl - hop, meta.ip_length);
-                self.note("apply", None, result);
-                let egress = (!is_host).then(|| way.to_json(tables));
-                let verdict = if is_host { Verdict::Deliver } else { ending.verdict };
-                let held = waits_for.map(|asked| format!("; held until ARP is answered: {asked}"));
-                return Ending {
-                    egress,
-                    verdict,
-                    reason: ending.reason + &held.unwrap_or_default(),
-                    ..ending
-                };
-            }
-            Err(Obstacle::HopLimit) => Ending::reject(DropReason::TtlExceeded, "icmp-time-exceeded"),
-            // As `Core::too_large`: the sender is told if it asked for no fragments.
-            Err(_) if self.question.packet.dont_fragment => {
-                Ending::reject(DropReason::MtuExceeded, "icmp-fragmentation-needed")
-            }
-            Err(_) => Ending::drop(DropReason::MtuExceeded),
-        };
-        let result = format!("hop limit {ttl}, {} of {mtu} bytes: {}", meta.ip_length, refused.reason);
-        self.note("apply", None, result);
-        Ending { flow: ending.flow, ..refused }
+    /// The MAC that the frame is for, if that is known.
+    pub(super) fn frame_mac(&self) -> Option<MacAddress> {
+        self.arrival.destination_mac(&self.question.packet)
     }
 }

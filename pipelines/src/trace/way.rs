@@ -7,6 +7,7 @@ use engine::batch::PortId;
 use engine::clock::Timestamp;
 use engine::wire::ethernet::MacAddress;
 
+use super::Scene;
 use super::json::{Egress, Vxlan};
 use crate::drop_reason::DropReason;
 use crate::gateway::forward::{NotYet, find_next_hop};
@@ -15,7 +16,7 @@ use crate::stage::route_lookup::way_out;
 use crate::table::Tables;
 use crate::table::bridge_mac::BridgeMacs;
 use crate::table::interface::{InterfaceId, InterfaceKind};
-use crate::table::neighbour::{Adjacency, KIND_VXLAN, NEIGHBOURS_MAX, Neighbours};
+use crate::table::neighbour::{Adjacency, KIND_ETHERNET, KIND_VXLAN, NEIGHBOURS_MAX, Neighbours};
 
 /// Where in a tunnel's header the inner frame's destination stands: behind Ethernet, IPv4, UDP and VXLAN.
 const INNER_DESTINATION: core::ops::Range<usize> = 50..56;
@@ -27,9 +28,25 @@ pub(super) struct Way {
     pub(super) asked: Vec<(InterfaceId, u32)>,
 }
 
-/// The next hop towards an address in a gateway that has just started. What it would have to ask for is answered by MACs
-/// that are made up.
-pub(super) fn find(tables: &Tables, destination: u32) -> Result<Way, DropReason> {
+/// The next hop towards an address: as a running gateway has it, else in one that has just started. What would have to be
+/// asked for is answered by MACs that are made up.
+pub(super) fn find(scene: &Scene<'_>, destination: u32) -> Result<Way, DropReason> {
+    match scene.running.map(|view| find_next_hop(destination, scene.tables, &view.neighbours)) {
+        Some(Ok((adjacency, _))) => Ok(Way { adjacency, asked: Vec::new() }),
+        Some(Err(NotYet::Never(reason))) => Err(reason),
+        Some(Err(NotYet::Wait(interface, address))) => {
+            let mut way = find_afresh(scene.tables, destination)?;
+            if way.asked.is_empty() {
+                // A static one that the neighbour machine has not come to yet.
+                way.asked.push((interface, address));
+            }
+            Ok(way)
+        }
+        None => find_afresh(scene.tables, destination),
+    }
+}
+
+fn find_afresh(tables: &Tables, destination: u32) -> Result<Way, DropReason> {
     let neighbours = Arc::new(Neighbours::new(NEIGHBOURS_MAX));
     let mut machine = NeighbourMachine::new(Arc::clone(&neighbours), Arc::new(BridgeMacs::default()));
     let now = Timestamp::from_seconds(1);
@@ -87,7 +104,7 @@ impl Way {
         let overlay = tables.overlay.as_ref().filter(|_| *kind == KIND_VXLAN);
         Egress {
             port: port_name(tables, *interface, Some(*port).filter(|_| !is_bridge || self.asked.is_empty())),
-            next_hop: Ipv4Addr::from(*address),
+            next_hop: Ipv4Addr::from(*address).into(),
             vxlan: overlay.map(|overlay| Vxlan {
                 vni: overlay.vni,
                 local: overlay.local.into(),
@@ -101,8 +118,13 @@ impl Way {
     /// The table entries that lead there.
     pub(super) fn entry(&self, tables: &Tables) -> Option<String> {
         let key = (self.adjacency.interface, self.adjacency.address);
-        let mac = tables.neighbours.get(&key)?;
         let (address, dev) = (Ipv4Addr::from(key.1), &tables.interface(key.0).name);
+        let Some(mac) = tables.neighbours.get(&key) else {
+            let is_learned = self.asked.is_empty() && self.adjacency.kind == KIND_ETHERNET;
+            let mac =
+                self.adjacency.template.first_chunk().copied().map(MacAddress).filter(|_| is_learned)?;
+            return Some(format!("neighbour {address} {mac} dev {dev} (learned)"));
+        };
         let fdb = if self.adjacency.kind == KIND_VXLAN {
             format!(", fdb {mac} on {}", Ipv4Addr::from(self.adjacency.remote))
         } else {
