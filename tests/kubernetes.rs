@@ -5,8 +5,12 @@
 
 mod support;
 
+#[path = "kubernetes/affinity.rs"]
+mod affinity;
 #[path = "kubernetes/changes.rs"]
 mod changes;
+#[path = "kubernetes/choice.rs"]
+mod choice;
 #[path = "kubernetes/drain.rs"]
 mod drain;
 #[path = "kubernetes/endpoints.rs"]
@@ -19,5 +23,9 @@ mod manifests;
 mod masquerade;
 #[path = "kubernetes/policies.rs"]
 mod policies;
+#[path = "kubernetes/ports.rs"]
+mod ports;
 #[path = "kubernetes/stations.rs"]
 mod stations;
+#[path = "kubernetes/twins.rs"]
+mod twins;

@@ -131,7 +131,7 @@ impl Core {
             conntrack::note_first(&mut self.flows, id, packet, &meta);
         }
         if let Some(affinity) = &decision.affinity {
-            let now_s = (turn.now.millis() / 1_000).max(1);
+            let now_s = (turn.now.seconds() as u32).max(1);
             self.affinity.note(affinity.client, affinity.backend, now_s, affinity.window_s);
         }
         self.gauges.add(Gauge::FlowsCreated as usize, 1);

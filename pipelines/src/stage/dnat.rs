@@ -140,17 +140,20 @@ fn choose(
         return service.choice(scope).choose(random, connection);
     }
     let client = Client { service: service.slot + 1, address: key.source };
-    let now_s = (situation.now.millis() / 1_000).max(1);
+    let now_s = (situation.now.seconds() as u32).max(1);
     decision.affinity = Some(Affinity { client, backend: 0, window_s: service.affinity_s });
     let last = situation.affinity.find(client, now_s, service.affinity_s);
     if let Some(place) = last.and_then(|incarnation| service.incarnation(incarnation, scope)) {
         return Some(place);
     }
     // All of a client's connections alike, so that two workers that decide its first two at one moment agree; and another
-    // draw in another window, so that a client is not tied to one backend for ever.
+    // draw in another window and after a backend has come, so that a client is not tied to one for ever, nor to one that
+    // has come back.
     connection.source_port = 0;
     let window = u64::from(now_s / service.affinity_s);
-    let mut random = Random::new(client.hash(situation.affinity.secret() ^ window));
+    let newest = service.backends.iter().map(|backend| backend.incarnation).max().unwrap_or_default();
+    let salt = situation.affinity.secret() ^ (u64::from(newest) << 32 | window);
+    let mut random = Random::new(client.hash(salt));
     service.choice(scope).choose(&mut random, connection)
 }
 
