@@ -75,8 +75,5 @@ fn manifests_and_toml_build_the_same_tables() {
     assert_eq!(written.neighbours, objects.neighbours);
     assert_eq!((&written.overlay, &written.bridge), (&objects.overlay, &objects.bridge));
     assert_eq!(written.own_addresses, objects.own_addresses);
-    assert_eq!(
-        (&written.masquerade, &written.service_cidrs),
-        (&objects.masquerade, &objects.service_cidrs)
-    );
+    assert_eq!((&written.masquerade, &written.service_cidrs), (&objects.masquerade, &objects.service_cidrs));
 }
