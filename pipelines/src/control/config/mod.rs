@@ -62,6 +62,10 @@ impl Loaded {
     /// Adds places in the file to findings that know their keys alone, as [`run_requirements`] and [`host_check`]
     /// return them: that of the key, or of the nearest thing around it.
     pub fn locate(&self, mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        // Of no file: the command line alone says what there is.
+        if self.file.is_empty() {
+            return diagnostics;
+        }
         for diagnostic in diagnostics.iter_mut().filter(|diagnostic| diagnostic.place.is_none()) {
             let mut key = diagnostic.key.as_str();
             let place = loop {

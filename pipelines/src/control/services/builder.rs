@@ -394,7 +394,10 @@ impl ServiceBuilder {
 
     /// Claims that are not in force: the address and port, who claims it, and who has it.
     pub fn conflicts(&self) -> Vec<(FrontendKey, String, String)> {
-        let title = |number: u32| self.table.port(number).map(ServicePort::title).unwrap_or_default();
+        let title = |number: u32| {
+            let port = self.table.port(number);
+            port.map(|port| format!("{} ({})", port.title(), port.facts.origin.source)).unwrap_or_default()
+        };
         let mut list = BTreeMap::new();
         for (key, claims) in &self.contested {
             let holder = self.table.frontends.get(key).map(|holder| title(holder.service));
