@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark fails by panicking")]
 
 #[path = "support/mod.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "other benchmarks use the rest")]
 mod support;
 
 #[path = "control/cluster.rs"]

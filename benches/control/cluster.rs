@@ -6,28 +6,28 @@ use std::fmt::Write;
 use pipelines::control::kubernetes::Object;
 
 /// How large it is.
-pub struct Cluster {
-    pub services: usize,
-    pub endpoints: usize,
+pub(crate) struct Cluster {
+    pub(crate) services: usize,
+    pub(crate) endpoints: usize,
 }
 
 impl Cluster {
-    pub fn new(services: usize, endpoints: usize) -> Self {
+    pub(crate) fn new(services: usize, endpoints: usize) -> Self {
         Self { services, endpoints }
     }
 
     /// 10.64.0.0 and up, in a network of its own.
-    pub fn service_address(&self, service: usize) -> Ipv4Addr {
+    pub(crate) fn service_address(&self, service: usize) -> Ipv4Addr {
         Ipv4Addr::from(0x0a40_0001 + service as u32)
     }
 
     /// 172.30.9.x is the other node's network in the small configuration; the rest is reached by the same route.
-    pub fn endpoint_address(&self, service: usize, endpoint: usize) -> Ipv4Addr {
+    pub(crate) fn endpoint_address(&self, service: usize, endpoint: usize) -> Ipv4Addr {
         Ipv4Addr::from(0xac20_0001 + (service * self.endpoints + endpoint) as u32)
     }
 
     /// The rest of the gateway: a tunnel, and a way through it to all endpoints.
-    pub fn configuration(&self) -> String {
+    pub(crate) fn configuration(&self) -> String {
         crate::support::configuration(crate::support::Load::Dnat, 4_096, 0)
             .replace("service_cidrs = [\"10.254.0.0/16\"]", "service_cidrs = [\"10.64.0.0/12\"]")
             + "\n[[routes]]\ndestination = \"172.32.0.0/11\"\nvia = \"172.30.9.0\"\ninterface = \"flannel.1\"\n"
@@ -59,7 +59,7 @@ impl Cluster {
     }
 
     /// All objects as one List.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let mut text = r#"{"apiVersion":"v1","kind":"List","items":["#.to_owned();
         for service in 0..self.services {
             let comma = if service == 0 { "" } else { "," };
@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// All objects as documents of one file, as people write them.
-    pub fn yaml(&self) -> String {
+    pub(crate) fn yaml(&self) -> String {
         let mut text = String::new();
         for service in 0..self.services {
             write!(
@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     /// A slice as an object, as a live source would bring it.
-    pub fn slice(&self, service: usize, unready: Option<usize>) -> Object {
+    pub(crate) fn slice(&self, service: usize, unready: Option<usize>) -> Object {
         let slice = serde_json::from_str(&self.slice_json(service, unready)).unwrap();
         Object::EndpointSlice(Box::new(slice))
     }

@@ -17,15 +17,15 @@ use pipelines::gateway::Gauge;
 use crate::cluster::Cluster;
 use crate::support::packets;
 
-pub struct Measured {
+pub(crate) struct Measured {
     /// Taking the object over.
-    pub object: Duration,
+    pub(crate) object: Duration,
     /// Making tables of it.
-    pub tables: Duration,
+    pub(crate) tables: Duration,
     /// From before the object is taken over to the first packet that the worker sends by it.
-    pub worker_median: Duration,
+    pub(crate) worker_median: Duration,
     /// The same, in the slowest hundredth.
-    pub worker_high: Duration,
+    pub(crate) worker_high: Duration,
 }
 
 /// Lets nobody wait for a thread that has ended.
@@ -39,7 +39,7 @@ impl Drop for Unblock<'_> {
 
 /// Takes one endpoint of a service out and in again, each time another service's. The service has one endpoint that is
 /// ready at a time, so that the first packet that follows the change shows it.
-pub fn measure(cluster: &Cluster, changes: usize) -> Measured {
+pub(crate) fn measure(cluster: &Cluster, changes: usize) -> Measured {
     let configuration = config::parse(&cluster.configuration(), "bench.toml").unwrap().configuration;
     let mut store = ObjectStore::new();
     store.replace_file("a.json", Some(cluster.json().as_bytes()));

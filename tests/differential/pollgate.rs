@@ -7,6 +7,7 @@ use std::process::Command;
 
 use pipelines::control::config::model::Configuration;
 use pipelines::control::sources::{SourcePaths, Sources};
+use pipelines::trace::grammar::PacketSpec;
 use pipelines::trace::{Question, trace};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -51,8 +52,8 @@ impl Pollgate {
 
     /// What becomes of a kind of packet, and the trace that says so.
     pub(crate) fn ask(&self, probe: &Probe) -> (Outcome, String) {
-        let packet = probe.packet.text(SOURCE_PORT).parse().expect("it is in the grammar");
-        let question = Question { packet, ingress: None, seed: 0 };
+        let packet: PacketSpec = probe.packet.text(SOURCE_PORT).parse().expect("it is in the grammar");
+        let question = Question { packet: packet.into(), ingress: None, seed: 0 };
         let trace = trace(&self.configuration, &self.sources.objects, &|_| None, &question);
         let trace = trace.unwrap_or_else(|error| panic!("{}: {error}", probe.packet));
         let text = serde_json::to_string_pretty(&trace).expect("a trace is JSON");

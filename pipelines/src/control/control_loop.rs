@@ -68,9 +68,8 @@ pub fn control_loop(
             }
             Some(ControlEvent::ManifestsTouched) => refresh(&mut reloader, running),
             Some(ControlEvent::Health { id, healthy }) => {
-                if health.note(id, healthy, reloader.builder()) {
-                    reloader.mark_due();
-                }
+                let is_news = health.note(id, healthy, reloader.builder());
+                reloader.mark_due_if(is_news);
             }
             None => {}
         }

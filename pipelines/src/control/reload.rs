@@ -110,9 +110,9 @@ impl Reloader {
         self.is_due |= self.builder.reclaim(swept);
     }
 
-    /// New tables are due: something has changed that is not in those given last.
-    pub fn mark_due(&mut self) {
-        self.is_due = true;
+    /// New tables are due if `changed`: something has changed in the builder that is not in those given last.
+    pub fn mark_due_if(&mut self, changed: bool) {
+        self.is_due |= changed;
     }
 
     /// Whether new tables are due.

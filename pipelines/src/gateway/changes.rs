@@ -33,9 +33,8 @@ fn is_astray(flows: &Flows, id: EntryId, services: &ServiceTable) -> bool {
         protocol => !is_redirected && has_ports(protocol) && value.state == STATE_UNREPLIED,
     };
     let Some(service) = may_move.then(|| service_of(key, services)).flatten() else { return false };
-    let is_right = is_redirected && backend_of(value, service).is_some();
-    let may_stay = key.protocol == PROTOCOL_UDP && service.backends.is_empty();
-    !is_right && !may_stay
+    let is_at_home = is_redirected && backend_of(value, service).is_some();
+    key.protocol != PROTOCOL_UDP || !(service.backends.is_empty() || is_at_home)
 }
 
 /// A flow as its first packet saw it.
