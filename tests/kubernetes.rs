@@ -25,6 +25,8 @@ mod masquerade;
 mod policies;
 #[path = "kubernetes/ports.rs"]
 mod ports;
+#[path = "kubernetes/reference.rs"]
+mod reference;
 #[path = "kubernetes/stations.rs"]
 mod stations;
 #[path = "kubernetes/twins.rs"]
