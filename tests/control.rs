@@ -117,6 +117,34 @@ fn show_says_that_no_gateway_answers() {
 }
 
 #[test]
+fn a_trace_of_no_gateway_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock").display().to_string();
+    let trace = |arguments: &[&str]| {
+        outcome(&[&["trace", "--packet", "gre 1.2.3.4 > 5.6.7.8"][..], arguments].concat())
+    };
+    let (status, output, error) = trace(&["--live", "--socket", &socket]);
+    assert_eq!((status, output.as_str()), (1, ""));
+    assert!(error.contains(&format!("no gateway answers at {socket}")), "{error}");
+    let (_folder, path) = file("");
+    let (status, _, error) = trace(&["--live", "--config", &path]);
+    assert!(status == 1 && error.contains("no `[control] socket`"), "{error}");
+    for (wrong, message) in [
+        (&["--config", &path, "--socket", &socket][..], "--socket"),
+        (&["--socket", &socket], "--live"),
+        (&["--live", "--manifests", &path], "--manifests"),
+        (&["--live", "--node", "a"], "--node"),
+        (&[], "--config"),
+    ] {
+        let (status, _, error) = trace(wrong);
+        assert!(status == 2 && error.contains(message), "{wrong:?}: {error}");
+    }
+    // The packet is wrong, wherever it would be asked about.
+    let (status, _, error) = outcome(&["trace", "--live", "--socket", &socket, "--packet", "tcp 1.2.3.4"]);
+    assert!(status == 2 && error.contains("column 5"), "{error}");
+}
+
+#[test]
 fn replay_writes_the_same_bytes_for_the_same_seed() {
     let folder = tempfile::tempdir().unwrap();
     let config = root().join("configs/reference-cluster.toml").display().to_string();
@@ -147,6 +175,10 @@ fn a_build_without_devices_says_so() {
     let (status, _, error) = outcome(&["run", "--config", &path]);
     assert!(status == 1 && error.contains("this build has no devices"), "{error}");
 }
+
+#[cfg(feature = "dpdk")]
+#[path = "trace/schema.rs"]
+mod schema;
 
 #[cfg(feature = "dpdk")]
 mod run {
@@ -196,11 +228,16 @@ mod run {
 
     impl Gateway {
         fn start() -> Self {
+            Self::start_as(|_, text| text)
+        }
+
+        /// With another configuration, made in the gateway's folder.
+        fn start_as(change: impl Fn(&Path, String) -> String) -> Self {
             let folder = tempfile::tempdir().unwrap();
             // Free now, and nobody else on this machine is likely to take it before the gateway does.
             let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            std::fs::write(folder.path().join("gateway.toml"), configuration(folder.path(), metrics, "web"))
-                .unwrap();
+            let text = change(folder.path(), configuration(folder.path(), metrics, "web"));
+            std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
             let log = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
             let process = Command::new(env!("CARGO_BIN_EXE_pollgate"))
                 .args(["run", "--config", "gateway.toml", "--log-level", "info"])
@@ -331,6 +368,104 @@ mod run {
         let (status, summary) = gateway.stop("-TERM");
         assert_eq!(status, Some(0), "{summary}");
         assert!(summary.ends_with("\naccounting: balanced\nbuffers in flight: 0\n"), "{summary}");
+    }
+
+    /// A TCP SYN as it arrives at eth0.
+    fn syn(source: &str, source_port: u16, destination: &str, port: u16) -> Vec<u8> {
+        use pnet::packet::ip::IpNextHeaderProtocols;
+        use pnet::packet::ipv4::{self, MutableIpv4Packet};
+        use pnet::packet::tcp::{MutableTcpPacket, TcpFlags};
+        let mut bytes = [&[2, 0, 0xc0, 0xa8, 0, 0x15, 2, 0, 0, 0, 0, 0x50, 8, 0][..], &[0; 40]].concat();
+        let mut segment = MutableTcpPacket::new(&mut bytes[34..]).unwrap();
+        segment.set_source(source_port);
+        segment.set_destination(port);
+        segment.set_data_offset(5);
+        segment.set_flags(TcpFlags::SYN);
+        let mut packet = MutableIpv4Packet::new(&mut bytes[14..]).unwrap();
+        packet.set_version(4);
+        packet.set_header_length(5);
+        packet.set_total_length(40);
+        packet.set_ttl(64);
+        packet.set_next_level_protocol(IpNextHeaderProtocols::Tcp);
+        packet.set_source(source.parse().unwrap());
+        packet.set_destination(destination.parse().unwrap());
+        let checksum = ipv4::checksum(&packet.to_immutable());
+        packet.set_checksum(checksum);
+        bytes
+    }
+
+    /// What people and programs see of it that moves when packets, flows or next hops do.
+    fn state(gateway: &Gateway) -> Vec<Value> {
+        let mut seen = Vec::new();
+        for what in ["ports", "drops", "conntrack", "services", "backends", "neighbours", "fdb"] {
+            seen.extend(gateway.show(what));
+        }
+        seen.iter_mut().filter_map(Value::as_object_mut).for_each(|row| {
+            row.retain(|field, _| field != "idle_s" && field != "expires_in_s");
+        });
+        seen
+    }
+
+    #[test]
+    fn a_running_gateway_is_asked_about_packets_and_nothing_moves() {
+        let gateway = Gateway::start_as(|folder, text| {
+            // One connection arrives when the gateway starts.
+            let path = folder.join("in.pcap");
+            let mut capture = engine::port::pcap::CaptureWriter::create(&path).unwrap();
+            let frame = syn("192.168.0.50", 40_001, "10.254.0.9", 80);
+            capture.write(engine::clock::Timestamp::from_seconds(1), &frame).unwrap();
+            capture.finish().unwrap();
+            let device = format!("net_pcap0,rx_pcap={}", path.display());
+            text.replace("net_null0,no-rx=1", &device).replace("172.30.76.5:8080", "192.168.0.31:8080")
+                + "[[neighbours]]\ninterface = \"eth0\"\naddress = \"192.168.0.31\"\nmac = \"02:00:c0:a8:00:1f\"\n"
+        });
+        let mut gateway = gateway;
+        gateway.wait_for("the flow", |gateway| (gateway.show("conntrack").len() == 1).then_some(()));
+        let before = state(&gateway);
+        let config = gateway.folder.path().join("gateway.toml").display().to_string();
+        let socket = gateway.folder.path().join("control.sock").display().to_string();
+        let trace = |arguments: &[&str]| {
+            let (status, output, error) = outcome(&[&["trace", "--live"][..], arguments].concat());
+            assert_eq!(status, 0, "{arguments:?}: {error}");
+            output
+        };
+        let known =
+            trace(&["--config", &config, "--json", "--packet", "tcp 192.168.0.50:40001 > 10.254.0.9:80"]);
+        let known: Value = serde_json::from_str(&known).unwrap();
+        assert_eq!(known["flow"]["known"]["service"], "default/web", "{known:#}");
+        assert_eq!((&known["verdict"], &known["egress"]["port"]), (&"forward".into(), &"eth0".into()));
+        let source = known["steps"][1]["object"]["source"].as_str().unwrap();
+        assert!(source.starts_with("gateway.toml:"), "{source}");
+        let new =
+            trace(&["--socket", &socket, "--json", "--packet", "tcp 192.168.0.50:40002 > 10.254.0.9:80"]);
+        let new: Value = serde_json::from_str(&new).unwrap();
+        assert_eq!((&new["flow"]["known"], &new["flow"]["state"]), (&Value::Null, &"syn_sent".into()));
+        let capture = gateway.folder.path().join("in.pcap").display().to_string();
+        let text = trace(&["--socket", &socket, "--pcap", &capture]);
+        assert!(
+            text.contains("\nconntrack    flow tcp 192.168.0.50:40001 > 10.254.0.9:80, answers "),
+            "{text}"
+        );
+        let frame: String =
+            syn("192.168.0.50", 40_003, "10.254.0.9", 81).iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = trace(&["--socket", &socket, "--hex", &frame, "--in", "eth0"]);
+        assert!(text.contains("\nverdict      reject: service_unknown_port\n"), "{text}");
+        assert_eq!(state(&gateway), before);
+        let schema = std::fs::read_to_string(root().join("docs/trace.schema.json")).unwrap();
+        let schema = serde_json::from_str(&schema).unwrap();
+        for trace in [known, new] {
+            assert_eq!(schema::problems(&schema, &trace), Vec::<String>::new());
+        }
+
+        let wrong =
+            ["trace", "--live", "--socket", &socket, "--packet", "gre 1.2.3.4 > 5.6.7.8", "--in", "eth9"];
+        let (status, _, error) = outcome(&wrong);
+        assert!(
+            status == 2 && error.contains("there is no port `eth9`; expected one of eth0, pod-1"),
+            "{error}"
+        );
+        let (status, summary) = gateway.stop("-TERM");
+        assert_eq!(status, Some(0), "{summary}");
     }
 
     #[test]

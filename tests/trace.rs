@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[path = "trace/captured.rs"]
+mod captured;
 #[path = "trace/pipeline.rs"]
 mod pipeline;
 #[path = "trace/schema.rs"]

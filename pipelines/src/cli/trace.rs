@@ -36,7 +36,7 @@ pub(super) struct TraceArguments {
     #[command(flatten)]
     packet: PacketArguments,
     /// Which record of the capture, counted from one [default: the first IP packet].
-    #[arg(long, value_name = "N", requires = "pcap", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     number: Option<u64>,
     /// The port that it comes in by, or `host` [default: by the way that answers to it would take].
     #[arg(long = "in", value_name = "PORT", conflicts_with = "via")]
@@ -139,6 +139,9 @@ fn packet(arguments: &PacketArguments, number: Option<u64>) -> Result<Asked, Str
             warn!("the capture did not keep the packet's last {missing} bytes: they are taken as zeros");
         }
         return Ok(captured.into());
+    }
+    if number.is_some() {
+        return Err("--number N is a record's of a capture: give it with --pcap FILE".to_owned());
     }
     if let Some(bytes) = &arguments.hex {
         return Ok(Captured::from_hex(bytes).map_err(|error| format!("--hex: {error}"))?.into());

@@ -123,3 +123,6 @@ pub fn answer(view: &View, request: &TraceRequest) -> Result<Value, LiveTraceErr
     }
     Ok(serde_json::to_value(trace)?)
 }
+
+#[cfg(test)]
+mod tests;

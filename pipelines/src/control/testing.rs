@@ -104,8 +104,13 @@ pub(crate) fn parsed(text: &str) -> Configuration {
 
 /// Starts it on one worker. Also gives what reloads it from `path`.
 pub(crate) fn start(path: &Path) -> (TestGateway, Reloader) {
-    let configuration = parsed(CONFIGURATION);
-    std::fs::write(path, CONFIGURATION).unwrap();
+    start_with(path, CONFIGURATION)
+}
+
+/// As [`start`], with another configuration of the same port.
+pub(crate) fn start_with(path: &Path, text: &str) -> (TestGateway, Reloader) {
+    let configuration = parsed(text);
+    std::fs::write(path, text).unwrap();
     let (pool, port, host) = (MemoryPool::new(1_024), MemoryPort::new(), MemoryPort::new());
     let view = |name: &str, role| PortView {
         name: name.to_owned(),

@@ -144,7 +144,7 @@ impl Walk<'_> {
         };
         let of = flow.known.as_ref().and_then(|known| known.service.as_ref());
         let reason = match of {
-            Some(service) => format!("as its flow, to service {service}"),
+            Some(service) => format!("as its flow, of service {service}"),
             None if value.has(FLAG_TRANSLATED) => "as its flow, translated".to_owned(),
             None => "as its flow, untranslated".to_owned(),
         };
