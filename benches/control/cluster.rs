@@ -40,22 +40,24 @@ impl Cluster {
         )
     }
 
-    /// The slice of a service; the endpoint `unready` takes no connections.
-    fn slice_json(&self, service: usize, unready: Option<usize>) -> String {
+    fn whole_slice_json(&self, service: usize) -> String {
         let endpoints: Vec<String> = (0..self.endpoints)
             .map(|endpoint| {
                 let address = self.endpoint_address(service, endpoint);
-                let ready = Some(endpoint) != unready;
                 format!(
-                    r#"{{"addresses":["{address}"],"conditions":{{"ready":{ready}}},"nodeName":"node-{}"}}"#,
+                    r#"{{"addresses":["{address}"],"conditions":{{"ready":true}},"nodeName":"node-{}"}}"#,
                     endpoint % 7
                 )
             })
             .collect();
-        format!(
-            r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"namespace":"load","name":"s{service}-x","labels":{{"kubernetes.io/service-name":"s{service}"}}}},"addressType":"IPv4","ports":[{{"name":"p","port":8080,"protocol":"UDP"}}],"endpoints":[{}]}}"#,
-            endpoints.join(",")
-        )
+        slice_json(service, &endpoints.join(","))
+    }
+
+    /// A service and its slice as objects.
+    pub(crate) fn objects(&self, service: usize) -> [Object; 2] {
+        let service_object = serde_json::from_str(&self.service_json(service)).unwrap();
+        let slice = serde_json::from_str(&self.whole_slice_json(service)).unwrap();
+        [Object::Service(Box::new(service_object)), Object::EndpointSlice(Box::new(slice))]
     }
 
     /// All objects as one List.
@@ -63,7 +65,7 @@ impl Cluster {
         let mut text = r#"{"apiVersion":"v1","kind":"List","items":["#.to_owned();
         for service in 0..self.services {
             let comma = if service == 0 { "" } else { "," };
-            write!(text, "{comma}{},{}", self.service_json(service), self.slice_json(service, None)).unwrap();
+            write!(text, "{comma}{},{}", self.service_json(service), self.whole_slice_json(service)).unwrap();
         }
         text + "]}"
     }
@@ -90,9 +92,23 @@ impl Cluster {
         text
     }
 
-    /// A slice as an object, as a live source would bring it.
-    pub(crate) fn slice(&self, service: usize, unready: Option<usize>) -> Object {
-        let slice = serde_json::from_str(&self.slice_json(service, unready)).unwrap();
+    /// Two addresses, of which one is the service's only endpoint after change `number`.
+    pub(crate) fn swapped_address(&self, number: usize) -> Ipv4Addr {
+        Ipv4Addr::from(0xac3f_fff0 + (number % 2) as u32)
+    }
+
+    /// A slice of that one endpoint, as an object, as a live source would bring it.
+    pub(crate) fn swapped_slice(&self, service: usize, number: usize) -> Object {
+        let endpoint = format!(r#"{{"addresses":["{}"]}}"#, self.swapped_address(number));
+        let slice = serde_json::from_str(&slice_json(service, &endpoint)).unwrap();
         Object::EndpointSlice(Box::new(slice))
     }
+}
+
+/// The slice of a service with these endpoints.
+fn slice_json(service: usize, endpoints: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"namespace":"load","name":"s{service}-x","labels":{{"kubernetes.io/service-name":"s{service}"}}}},"addressType":"IPv4","ports":[{{"name":"p","port":8080,"protocol":"UDP"}}],"endpoints":[{}]}}"#,
+        endpoints
+    )
 }

@@ -180,15 +180,14 @@ pub struct ServiceFacts {
     pub left_out: Vec<(u32, u16, &'static str)>,
 }
 
-/// One port of a service.
+/// One port of a service. What a new connection reads lies in front, in the first two cache lines.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[repr(C, align(64))]
 pub struct ServicePort {
     /// All backends that serve, the draining ones too.
     pub backends: Vec<Backend>,
     /// Chooses among the cluster's.
     pub cluster: Choice,
-    /// Chooses among this node's; empty unless a policy asks for it.
-    pub local: Choice,
     /// Where the service's own events are counted.
     pub slot: u32,
     /// Seconds for which a client stays at its backend; 0: no affinity.
@@ -197,6 +196,8 @@ pub struct ServicePort {
     pub external_local: bool,
     /// `internalTrafficPolicy: Local`
     pub internal_local: bool,
+    /// Chooses among this node's; empty unless a policy asks for it.
+    pub local: Choice,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Port on the service's addresses.
@@ -262,6 +263,8 @@ pub struct ServiceTable {
     pub frontends: ShardedMap<FrontendKey, Frontend>,
     /// Cluster IPs, and how many service ports have each: what is for them and matches no frontend is refused.
     pub addresses: ShardedMap<u32, u32>,
+    /// The lowest and the highest cluster IP that there ever was: nearly all other addresses are told apart by that.
+    pub address_range: Option<(u32, u32)>,
     /// Service ports by number; numbers of those that are gone are free.
     pub ports: ChunkedVec<Option<Arc<ServicePort>>>,
     /// Backends that are gone, as long as a flow may still go there.
@@ -292,7 +295,8 @@ impl ServiceTable {
     /// Whether any service has this virtual IP.
     #[inline]
     pub fn is_virtual(&self, address: u32) -> bool {
-        self.addresses.get(&address).is_some()
+        self.address_range.is_some_and(|(first, last)| (first..=last).contains(&address))
+            && self.addresses.get(&address).is_some()
     }
 
     /// Whether workers have anything to look for in their flows.

@@ -329,6 +329,8 @@ impl ServiceBuilder {
             }
         }
         if let Some(address) = to {
+            let (first, last) = self.table.address_range.unwrap_or((address, address));
+            self.table.address_range = Some((first.min(address), last.max(address)));
             let count = self.table.addresses.get(&address).unwrap_or(0);
             self.table.addresses.insert(address, count + 1);
         }
