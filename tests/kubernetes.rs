@@ -17,6 +17,8 @@ mod drain;
 mod endpoints;
 #[path = "kubernetes/frontends.rs"]
 mod frontends;
+#[path = "kubernetes/health.rs"]
+mod health;
 #[path = "kubernetes/manifests.rs"]
 mod manifests;
 #[path = "kubernetes/masquerade.rs"]
