@@ -41,7 +41,7 @@ install_what_is_missing() {
     # Without root the tests that need these programs are skipped, each saying so.
     [ "$(id -u)" = 0 ] || return 0
     # shellcheck disable=SC2086 # one word a pair
-    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES shellcheck:shellcheck
+    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES $PACKAGES_FOR_RULES shellcheck:shellcheck
 }
 
 lint() {
@@ -72,6 +72,12 @@ model() {
     RUSTFLAGS="--cfg loom" cargo test --locked -p pollgate-engine --lib --target-dir "${CARGO_TARGET_DIR:-target}/loom" loom_model
 }
 
+# Ordinary memory, no root.
+generator() {
+    POLLGATE_BINARY="${POLLGATE_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate}" \
+        PKTGEN_BINARY="${PKTGEN_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate-pktgen}" scripts/pktgen-smoke.sh
+}
+
 quickstart() {
     POLLGATE_BINARY="${POLLGATE_BINARY:-${CARGO_TARGET_DIR:-target}/debug/pollgate}" scripts/quickstart.sh
 }
@@ -98,6 +104,7 @@ main() {
     fi
     # The end-to-end tests are among these; they say why when they cannot run.
     step "tests" cargo test --workspace --locked --no-fail-fast
+    step "generator against gateway over memif" generator
     step "models of rings and snapshots" model
     if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
         step "quickstart" quickstart

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pipelines::control::config;
+use pipelines::control::sources::{SourcePaths, Sources};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -21,13 +22,21 @@ fn every_configuration_has_neither_errors_nor_warnings() {
                 assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
                 let needs = config::run_requirements(&loaded.configuration);
                 assert!(needs.is_empty(), "{}: {needs:?}", path.display());
+                // With all that it names: manifests, and what they and the configuration say together.
+                let sources = Sources::load(&SourcePaths::of_config(&path)).unwrap_or_else(|r| panic!("{r}"));
+                assert!(sources.findings().is_empty(), "{:?}", sources.findings());
             }
             Err(report) => panic!("{report}"),
         }
         checked.push(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
     }
     checked.sort();
-    for expected in ["dedicated-gateway.toml", "reference-cluster.toml", "service-balancer.toml"] {
+    for expected in [
+        "dedicated-gateway.toml",
+        "reference-cluster.toml",
+        "reference-cluster-kubernetes.toml",
+        "service-balancer.toml",
+    ] {
         assert!(checked.iter().any(|name| name == expected), "{expected} is not among {checked:?}");
     }
 }

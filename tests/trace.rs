@@ -100,6 +100,28 @@ const CASES: &[(&str, &str, &str)] = &[
     ("udp 172.30.76.7:40000 > 172.30.9.2:2000 len 1451", "drop", "mtu_exceeded"),
 ];
 
+/// No service stands behind another: an endpoint that is a cluster IP is refused, one that is no service's is dropped.
+#[test]
+fn endpoints_are_no_virtual_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    let text = "[node]\nname = \"node-1\"\naddresses = [\"192.168.0.21\"]\n\
+                [services]\nservice_cidrs = [\"10.254.0.0/16\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let manifests = ["--manifests", "tests/differential/clusters/odd.yaml"];
+    let cases = [
+        ("10.254.6.13", "reject", "service_no_backend", "10.254.6.12"),
+        ("10.254.6.16", "drop", "service_unknown_address", "10.254.250.2"),
+    ];
+    for (address, verdict, reason, endpoint) in cases {
+        let packet = format!("tcp 172.30.76.7:40000 > {address}:80");
+        let trace = traced(file.to_str().unwrap(), &packet, &manifests);
+        assert_eq!((&trace["verdict"], &trace["reason"]), (&json!(verdict), &json!(reason)), "{trace:#}");
+        assert_eq!(trace["chosen"]["address"], endpoint, "the trace tells which one it is: {trace:#}");
+        assert!(trace["translated"].is_null() && trace["flow"].is_null(), "{trace:#}");
+    }
+}
+
 #[test]
 fn every_case_is_traced_as_it_should_be() {
     for (packet, verdict, reason) in CASES {

@@ -154,7 +154,12 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
         "service_unknown_address",
         "To an address of the service network that no service has.",
     ),
-    (ServiceNoBackend, "dnat", "service_no_backend", "To a service without backends; rejected."),
+    (
+        ServiceNoBackend,
+        "dnat",
+        "service_no_backend",
+        "To a service without backends, or whose backend is a service's address; rejected.",
+    ),
     (
         ServiceSourceRange,
         "dnat",

@@ -220,6 +220,19 @@ pub struct ServiceReport {
     pub refused: u64,
     /// Its backends, the draining ones too.
     pub backends: Vec<BackendReport>,
+    /// Endpoints that take no new connection.
+    pub left_out: Vec<LeftOutReport>,
+}
+
+/// An endpoint that takes no new connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOutReport {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its port.
+    pub port: u16,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// All counters at one moment.
@@ -345,6 +358,10 @@ fn drop_report(code: usize, parts: &[(WorkerCounters, Counters)]) -> DropReport 
     }
 }
 
+fn left_out((address, port, reason): &(u32, u16, &'static str)) -> LeftOutReport {
+    LeftOutReport { address: Ipv4Addr::from(*address), port: *port, reason }
+}
+
 fn service_report(service: &ServicePort, tables: &Tables) -> ServiceReport {
     let traffic_of = |slot: u32| Traffic::of(|counter| tables.slot_value(slot, counter));
     let backend_report = |backend: &crate::table::service::Backend| BackendReport {
@@ -370,6 +387,7 @@ fn service_report(service: &ServicePort, tables: &Tables) -> ServiceReport {
         traffic,
         refused: tables.slot_value(service.slot, SlotCounter::Refused),
         backends,
+        left_out: service.facts.left_out.iter().map(left_out).collect(),
     }
 }
 

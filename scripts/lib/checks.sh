@@ -129,9 +129,7 @@ check_reload() {
     sed 's|^    # a third joins here|    { address = "172.30.76.3:50051" },|' "$config" >"$config.new"
     # Replaced in one step, as editors and configuration managers do.
     mv "$config.new" "$config"
-    if grep -q '^watch = false' "$config"; then
-        kill -HUP "$(cat "$CLUSTER_DIR/gateway.pid")"
-    fi
+    cluster_reload_unless_watched
     wait "$fresh_pid" || wrong=1
     wait "$kept_pid" || wrong=1
     grep -q 'data-product-2 [0-9]' "$fresh" || wrong=1
@@ -139,6 +137,48 @@ check_reload() {
     # Once more, with all three known: now the spread must be even.
     # shellcheck disable=SC2086 # one word a backend
     echo -n "; afterwards: " && client cl1 spread 10.254.80.32:80 --count 150 --expect $DATA_PRODUCT || wrong=1
+    return "$wrong"
+}
+
+# health_of_shop STATUS COUNT: what a load balancer is told, within a second of a change.
+health_of_shop() {
+    local status=$1 count=$2
+    inside client timeout --foreground 10 "$CLUSTER_PYTHON" - "$status" "$count" <<'PYTHON'
+import json, sys, time, urllib.error, urllib.request
+
+wanted, started = (int(sys.argv[1]), int(sys.argv[2])), time.monotonic()
+while True:
+    try:
+        with urllib.request.urlopen("http://192.168.0.21:30999/healthz", timeout=1) as answer:
+            status, text = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read()
+    seen = (status, json.loads(text)["localEndpoints"])
+    took_ms = (time.monotonic() - started) * 1000
+    if seen == wanted or took_ms > 1000:
+        print(f"health check node port: {seen[0]} with {seen[1]} local endpoints after {took_ms:.0f} ms")
+        sys.exit(seen != wanted)
+    time.sleep(0.02)
+PYTHON
+}
+
+title manifests "a service from manifests: this node's endpoint alone, the client's own address; a change acts within a second"
+check_manifests() {
+    local wrong=0
+    client cl1 spread 10.254.80.33:80 --count 100 --expect business-manager-1=1 business-manager-3=1 || wrong=1
+    echo -n "; from outside: "
+    client client spread 192.168.0.21:30888 --count 50 --expect business-manager-1=1 --sources 192.168.0.50 || wrong=1
+    echo -n "; " && health_of_shop 200 1 || wrong=1
+    cluster_write_manifests remote
+    cluster_reload_unless_watched
+    echo -n "without the endpoint here: " && health_of_shop 503 0 || wrong=1
+    client cl1 spread 10.254.80.33:80 --count 50 --expect business-manager-3=1 || wrong=1
+    cluster_write_manifests local
+    cluster_reload_unless_watched
+    echo -n "; with it again: " && health_of_shop 200 1 || wrong=1
+    # The object that is wrong is named, and nothing else suffers from it.
+    grep -o 'wrong.yaml:[0-9]*:[0-9]*: error: Service demo/wrong: spec.clusterIP: .*no IP address' \
+        "$CLUSTER_DIR/gateway.log" | head -n 1 | grep . || wrong=1
     return "$wrong"
 }
 

@@ -178,7 +178,7 @@ import os
 cores = sorted(os.sched_getaffinity(0))
 print(cores[0], cores[-1])')
     sed -e "s|^socket = .*|socket = \"$CLUSTER_DIR/control.sock\"|" \
-        -e "s|^watch = .*|watch = ${CLUSTER_WATCH:-true}|" \
+        -e "s|^watch = .*|watch = ${CLUSTER_WATCH:-true}\nmanifests = \"manifests\"|" \
         -e "/^\[workers\]/,/^\[control\]/s|^cores = .*|cores = [$last_core]|" \
         -e "/^\[control\]/,/^\[metrics\]/s|^cores = .*|cores = [$first_core]|" \
         "$CLUSTER_ROOT/configs/reference-cluster.toml" || return 1
@@ -221,10 +221,61 @@ backends = [
 TOML
 }
 
+# Tells a gateway that does not watch its files that they have changed.
+cluster_reload_unless_watched() {
+    if grep -q '^watch = false' "$CLUSTER_DIR/pollgate.toml"; then
+        kill -HUP "$(cat "$CLUSTER_DIR/gateway.pid")"
+    fi
+}
+
+# The manifests of one more service, which only this node's endpoint takes outside connections for, and an object that is
+# wrong. `cluster_write_manifests local` has that endpoint, `cluster_write_manifests remote` the other node's alone.
+cluster_write_manifests() {
+    local folder="$CLUSTER_DIR/manifests"
+    mkdir -p "$folder" || return 1
+    cat >"$folder/wrong.yaml" <<'YAML'
+apiVersion: v1
+kind: Service
+metadata: { namespace: demo, name: wrong }
+spec: { clusterIP: 10.254.80.999, ports: [{ port: 80 }] }
+YAML
+    {
+        cat <<'YAML'
+apiVersion: v1
+kind: Node
+metadata: { name: node-1 }
+spec: { podCIDR: 172.30.76.0/24 }
+status: { addresses: [{ type: InternalIP, address: 192.168.0.21 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { namespace: demo, name: shop }
+spec:
+  type: LoadBalancer
+  clusterIP: 10.254.80.33
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 30999
+  ports: [{ name: http, port: 80, nodePort: 30888 }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { namespace: demo, name: shop-1, labels: { kubernetes.io/service-name: shop } }
+addressType: IPv4
+ports: [{ name: http, port: 8080 }]
+endpoints:
+- { addresses: [172.30.9.3], nodeName: node-2 }
+YAML
+        [ "$1" != local ] || echo '- { addresses: [172.30.76.7], nodeName: node-1 }'
+    } >"$folder/shop.new"
+    # Replaced in one step, as configuration managers do.
+    mv "$folder/shop.new" "$folder/shop.yaml"
+}
+
 # Starts `pollgate run` on node 1 and waits until it answers. In CLUSTER_DIR: gateway.out has the summary that it prints at
 # its end, gateway.log its log, gateway.exit its exit status.
 cluster_start_gateway() {
     cluster_write_config >"$CLUSTER_DIR/pollgate.toml" || return 1
+    cluster_write_manifests local || return 1
     (
         ip netns exec "$CLUSTER_PREFIX-node1" "$CLUSTER_BINARY" run --config "$CLUSTER_DIR/pollgate.toml" \
             >"$CLUSTER_DIR/gateway.out" 2>"$CLUSTER_DIR/gateway.log" </dev/null &

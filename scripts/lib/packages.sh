@@ -5,6 +5,7 @@
 PACKAGES_TO_BUILD="cc:gcc pkg-config:pkg-config"
 PACKAGES_FOR_CLUSTER="ip:iproute2 bridge:iproute2 ethtool:ethtool ping:iputils-ping python3:python3 timeout:coreutils ps:procps"
 PACKAGES_FOR_CAPTURES="tcpdump:tcpdump tshark:tshark"
+PACKAGES_FOR_RULES="nft:nftables"
 
 # The oldest compiler that builds the workspace, as Cargo.toml says.
 minimum_rust() {

@@ -104,6 +104,22 @@ fn host_is_reached_through_a_service_too() {
     world.assert_balanced();
 }
 
+/// Rules mark a remote pod's packets, but what is delivered here passes no POSTROUTING: the host sees who asks.
+#[test]
+fn what_is_delivered_to_the_host_keeps_its_source() {
+    let text =
+        reference().replace("{ address = \"192.168.0.22:6443\" }", "{ address = \"192.168.0.21:6443\" }");
+    let mut world = World::new(&text);
+    let request = from_tunnel(&tcp("172.30.9.9:5000", "10.254.0.1:443", SYN, b""));
+    let heard = host_hears(&mut world, "eth0", &request);
+    assert_eq!((heard[0].from(), heard[0].to()), ("172.30.9.9:5000".into(), "192.168.0.21:6443".into()));
+    let answer = tcp("192.168.0.21:6443", "172.30.9.9:5000", SYN | ACK, b"");
+    let (_, _, seen) = read_tunnel(&host_sends(&mut world, &answer, "eth0")[0]);
+    assert_eq!((seen.from(), seen.to()), ("10.254.0.1:443".into(), "172.30.9.9:5000".into()));
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
 #[test]
 fn host_gets_no_more_than_its_rate() {
     let mut world = World::new(&reference().replace("rate_pps = 10000", "rate_pps = 100"));

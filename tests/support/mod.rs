@@ -4,6 +4,7 @@
 
 pub mod packets;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -19,8 +20,11 @@ use pipelines::assembly::{WorkerHandle, WorkerInput, assemble};
 use pipelines::control::build::{Builder, HostFacts};
 use pipelines::control::config;
 use pipelines::control::config::model::Configuration;
+use pipelines::control::kubernetes::ObjectStore;
+use pipelines::control::nodes::with_nodes;
 use pipelines::drop_reason::DropReason;
 use pipelines::gateway::{Gateway, Gauge};
+use pipelines::table::affinity::AffinityTable;
 use pipelines::table::bridge_mac::BridgeMacs;
 use pipelines::table::interface::HOST_PORT;
 use pipelines::table::neighbour::Neighbours;
@@ -41,7 +45,12 @@ pub struct World {
     pub pool: MemoryPool,
     pub neighbours: Arc<Neighbours>,
     pub stations: Arc<BridgeMacs>,
+    pub affinity: Arc<AffinityTable>,
+    /// Kubernetes objects; none unless the world was made with manifests.
+    pub objects: ObjectStore,
     pub now: Timestamp,
+    /// The configuration without what nodes add.
+    written: Configuration,
     /// By port, then worker.
     ports: Vec<Vec<MemoryPort>>,
 }
@@ -52,11 +61,21 @@ impl World {
     }
 
     pub fn with(text: &str, worker_count: usize, seed: u64) -> Self {
-        let configuration =
-            config::parse(text, "test.toml").unwrap_or_else(|report| panic!("{report}")).configuration;
+        Self::with_manifests(text, &[], worker_count, seed)
+    }
+
+    /// A world with Kubernetes objects: the name and text of each file, in which no object may be refused.
+    pub fn with_manifests(text: &str, files: &[(&str, &str)], worker_count: usize, seed: u64) -> Self {
+        let written = parsed(text);
+        let mut objects = ObjectStore::new();
+        for (file, text) in files {
+            objects.replace_file(file, Some(text.as_bytes()));
+        }
+        assert_eq!(objects.counts().rejected, 0, "{:?}", objects.findings());
+        let configuration = with_nodes(&written, &objects).0;
         let host_mac = MacAddress([0x02, 0, 0, 0, 0, 0x99]);
         let mut builder = Builder::new(worker_count, HostFacts { host_mac, host_mtu: 1500 });
-        let tables = builder.build(&configuration).unwrap();
+        let tables = builder.build_with(&configuration, &objects).unwrap();
         let pool = MemoryPool::new(4_096);
         let ports: Vec<Vec<MemoryPort>> = (0..configuration.ports.len())
             .map(|_| (0..worker_count).map(|_| MemoryPort::new()).collect())
@@ -80,7 +99,10 @@ impl World {
             pool,
             neighbours: assembly.neighbours,
             stations: assembly.stations,
+            affinity: assembly.affinity,
+            objects,
             now: Timestamp::from_seconds(1_000),
+            written,
             ports,
         };
         // The first turn takes the tables over: static next hops are there, dynamic ones are asked for.
@@ -162,13 +184,60 @@ impl World {
 
     /// New tables from another text.
     pub fn reload(&mut self, text: &str) {
-        self.configuration =
-            config::parse(text, "test.toml").unwrap_or_else(|report| panic!("{report}")).configuration;
-        let tables = self.builder.build(&self.configuration).unwrap();
-        self.publisher.publish(Arc::new(tables));
-        self.turn();
+        self.written = parsed(text);
+        self.rebuild();
         self.advance_ms(1);
         assert_eq!(self.publisher.reclaim(), 1, "the old tables are freed once every worker has moved on");
+    }
+
+    /// Another text of one manifest, or none any more: what the control loop does about it, without what it does later.
+    pub fn replace(&mut self, file: &str, text: Option<&str>) {
+        let changes = self.objects.replace_file(file, text.map(str::as_bytes));
+        assert_eq!(self.objects.counts().rejected, 0, "{:?}", self.objects.findings());
+        if changes.nodes {
+            self.rebuild();
+            return;
+        }
+        let concerned: BTreeSet<_> = changes.services.union(&changes.moved).cloned().collect();
+        let tables = self.builder.update(&self.objects, &concerned).expect("built before");
+        self.publish(tables);
+    }
+
+    fn rebuild(&mut self) {
+        self.configuration = with_nodes(&self.written, &self.objects).0;
+        let tables = self.builder.build_with(&self.configuration, &self.objects).unwrap();
+        self.publish(tables);
+    }
+
+    /// Publishes tables, and lets every worker take them up.
+    pub fn publish(&mut self, tables: Tables) {
+        self.publisher.publish(Arc::new(tables));
+        self.turn();
+    }
+
+    /// What the control loop does now and then: frees what the workers' sweeps let go, and ends what has drained.
+    pub fn tend(&mut self) {
+        let gauge = |handle: &WorkerHandle| handle.gauges.get(Gauge::SweptGeneration as usize);
+        let swept = self.handles.iter().map(gauge).min().unwrap_or_default();
+        self.builder.services().set_time(self.now.0 / 1_000_000_000);
+        if self.builder.reclaim(swept) {
+            let tables = self.builder.update(&self.objects, &BTreeSet::new()).expect("built before");
+            self.publish(tables);
+        }
+        self.publisher.reclaim();
+    }
+
+    /// Lets time pass until no change waits for the workers' sweeps any more.
+    pub fn settle(&mut self) {
+        for _ in 0..1_000 {
+            self.advance_ms(1);
+            self.tend();
+            if !self.builder.services().is_waiting() {
+                assert!(!self.publisher.current().services.needs_sweep(), "nothing is left to look for");
+                return;
+            }
+        }
+        panic!("changes wait for ever");
     }
 
     pub fn account(&self, account: Account) -> u64 {
@@ -232,6 +301,10 @@ impl World {
         self.sent_to_host();
         assert_eq!(self.pool.in_use() as u64, held, "buffers are out that nobody holds");
     }
+}
+
+fn parsed(text: &str) -> Configuration {
+    config::parse(text, "test.toml").unwrap_or_else(|report| panic!("{report}")).configuration
 }
 
 /// The reference cluster with static next hops for everything, so that scenarios need no ARP.

@@ -147,6 +147,28 @@ fn udp_bytes(source: (&str, u16), destination: (&str, u16), payload: &[u8], chec
     bytes
 }
 
+/// CRC32c bit by bit (RFC 9260, appendix A), as an SCTP packet carries it, with the field as zero.
+pub fn crc32c(packet: &[u8]) -> [u8; 4] {
+    let mut crc = u32::MAX;
+    for (place, byte) in packet.iter().enumerate() {
+        crc ^= u32::from(if (8..12).contains(&place) { 0 } else { *byte });
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    (!crc).to_le_bytes()
+}
+
+/// An SCTP packet with an INIT chunk's worth of bytes, from its common header on.
+pub fn sctp(source_port: u16, destination_port: u16) -> Vec<u8> {
+    let mut packet = [source_port.to_be_bytes(), destination_port.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 0, 0, 0, 0, 0]);
+    packet.extend((0..37).map(|byte| byte * 7));
+    let crc = crc32c(&packet);
+    packet[8..12].copy_from_slice(&crc);
+    packet
+}
+
 pub fn echo(source: &str, destination: &str, is_reply: bool, identifier: u16) -> Vec<u8> {
     let mut bytes = vec![0; 64];
     let kind = if is_reply { IcmpTypes::EchoReply } else { IcmpTypes::EchoRequest };

@@ -6,6 +6,7 @@ pub mod dpdk;
 pub mod memory;
 pub mod pcap;
 pub mod preloaded;
+pub mod ring;
 
 use arrayvec::ArrayVec;
 

@@ -10,7 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::control::config::model::{Configuration, Conntrack, InterfaceName, PortRole, Service};
 use crate::control::kubernetes::ObjectStore;
-use crate::control::services::builder::{ServiceBuilder, ServiceSettings};
+use crate::control::services::builder::{BackendName, ServiceBuilder, ServiceSettings};
 use crate::control::services::categorize::NodeIdentity;
 use crate::control::services::desired::ServiceKey;
 use crate::control::services::desired_of_toml;
@@ -117,8 +117,15 @@ impl Builder {
     /// The tables of the last configuration after objects changed. None: nothing was built yet.
     pub fn update(&mut self, objects: &ObjectStore, changed: &BTreeSet<ServiceKey>) -> Option<Tables> {
         let last = self.last.take()?;
-        changed.iter().for_each(|key| self.apply_object(objects, key));
+        self.apply_objects(objects, changed);
         Some(self.finish(last))
+    }
+
+    /// Takes over what objects say of these services; [`Self::update`] puts it into tables.
+    pub fn apply_objects(&mut self, objects: &ObjectStore, changed: &BTreeSet<ServiceKey>) {
+        for key in changed {
+            self.apply_object(objects, key);
+        }
     }
 
     /// Makes everything in the tables that services and their counters need the next generation's.
@@ -150,23 +157,36 @@ impl Builder {
             self.written.insert(key, (place, service.clone()));
         }
         for key in objects.service_keys() {
-            self.apply_object(objects, key);
-            if objects.desired(key).is_some() {
+            if self.apply_object(objects, key) {
                 gone.remove(key);
             }
         }
         gone.iter().for_each(|key| self.services.remove(key));
     }
 
-    /// Takes over what objects say of one service. One of the same name in the configuration goes first.
-    fn apply_object(&mut self, objects: &ObjectStore, key: &ServiceKey) {
+    /// Takes over what objects say of one service. One of the same name in the configuration goes first. False: there is
+    /// none now.
+    fn apply_object(&mut self, objects: &ObjectStore, key: &ServiceKey) -> bool {
         if self.written.contains_key(key) {
-            return;
+            return true;
         }
-        match objects.desired(key) {
-            Some(desired) => self.services.apply(&desired, SOURCE_KUBERNETES),
+        let desired = objects.desired(key);
+        match &desired {
+            Some(desired) => self.services.apply(desired, SOURCE_KUBERNETES),
             None => self.services.remove(key),
         }
+        desired.is_some()
+    }
+
+    /// Takes over what a health check says of a backend. True: the next tables differ.
+    pub fn set_health(&mut self, backend: BackendName, is_healthy: bool) -> bool {
+        let key = backend.service.clone();
+        if !self.services.set_health(backend, is_healthy) {
+            return false;
+        }
+        let Some((place, service)) = self.written.get(&key) else { return false };
+        self.services.apply(&desired_of_toml(service, *place), SOURCE_TOML);
+        true
     }
 
     /// The service table's builder: health, time, what is not in force.

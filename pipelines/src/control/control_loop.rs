@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::control::events::ControlEvent;
+use crate::control::health_watch::HealthWatch;
 use crate::control::reload::Reloader;
 use crate::control::running::{Running, WorkersBehind};
 use crate::control::watch::Fingerprint;
@@ -14,7 +15,7 @@ use crate::control::watch::Fingerprint;
 /// How long the configuration's folder must be quiet before the file is read.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long a folder that never gets quiet is waited for.
-const QUIET_PATIENCE: Duration = Duration::from_secs(1);
+const QUIET_PATIENCE: Duration = Duration::from_millis(500);
 /// How often threads are looked after.
 const TICK: Duration = Duration::from_millis(500);
 /// How often retired tables are asked for, while there are some.
@@ -26,22 +27,27 @@ pub fn control_loop(
     path: &Path,
     mut seen: Fingerprint,
     mut reloader: Reloader,
+    mut health: HealthWatch,
     running: &mut Running,
     events: &Receiver<ControlEvent>,
 ) {
     tell(&mut reloader, running);
-    // Changes of objects that wait for workers to let go of earlier tables.
-    let mut is_due = false;
+    let configuration = reloader.configuration();
+    health.follow_configuration(&configuration, reloader.builder());
+    let mut touched = Touched::default();
     loop {
-        let waits = running.reclaim() > 0 || is_due || reloader.is_waiting();
-        let mut event = match events.recv_timeout(if waits { RECLAIM_TICK } else { TICK }) {
+        health.follow_services(reloader.builder().services().health_ports());
+        running.view().set_health(health.view());
+        let waits = running.reclaim() > 0 || reloader.is_due() || reloader.is_waiting();
+        let tick = if waits { RECLAIM_TICK } else { TICK };
+        let mut event = match events.recv_timeout(touched.wait(tick)) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) if running.is_alive() => None,
             Err(RecvTimeoutError::Timeout) => Some(ControlEvent::Stop("a thread that met a defect")),
             Err(RecvTimeoutError::Disconnected) => Some(ControlEvent::Stop("nobody can signal any more")),
         };
-        if let Some(ControlEvent::FileTouched | ControlEvent::ManifestsTouched) = event {
-            event = Some(settle(events, event));
+        if touched.note(event) || event.is_none() {
+            event = touched.settled();
         }
         match event {
             Some(ControlEvent::Stop(reason)) => {
@@ -52,57 +58,69 @@ pub fn control_loop(
                 // A signal reads everything again; a touched folder, what differs.
                 let is_asked = event == Some(ControlEvent::Reload);
                 let now = Fingerprint::of(path);
+                refresh(&mut reloader, running);
                 if is_asked || now != seen {
                     seen = now;
-                    is_due |= refresh(&mut reloader, running).is_none();
                     reload(&mut reloader, running);
+                    let configuration = reloader.configuration();
+                    health.follow_configuration(&configuration, reloader.builder());
                 }
             }
-            Some(ControlEvent::ManifestsTouched) => is_due = true,
+            Some(ControlEvent::ManifestsTouched) => refresh(&mut reloader, running),
+            Some(ControlEvent::Health { id, healthy }) => {
+                let is_news = health.note(id, healthy, reloader.builder());
+                reloader.mark_due_if(is_news);
+            }
             None => {}
         }
-        if is_due {
-            is_due = refresh(&mut reloader, running).is_none();
-        }
-        tend(&mut reloader, running);
+        publish_what_is_due(&mut reloader, running);
     }
 }
 
-/// Waits until the folders are quiet. Gives what is to be done then: a signal goes before, and manifests are looked at in
-/// any case.
-fn settle(events: &Receiver<ControlEvent>, first: Option<ControlEvent>) -> ControlEvent {
-    let deadline = Instant::now() + QUIET_PATIENCE;
-    let mut touched = first.unwrap_or(ControlEvent::FileTouched);
-    while Instant::now() < deadline {
-        match events.recv_timeout(QUIET) {
-            // The configuration's change brings the manifests' with it.
-            Ok(ControlEvent::FileTouched) => touched = ControlEvent::FileTouched,
-            Ok(ControlEvent::ManifestsTouched) => {}
-            Ok(event) => return event,
-            Err(_) => break,
-        }
-    }
-    touched
+/// Files that were touched and are not looked at yet: not before their folders are quiet.
+#[derive(Default)]
+struct Touched {
+    /// When the first and the last of it was heard.
+    times: Option<(Instant, Instant)>,
+    /// Whether the configuration's folder is among them.
+    configuration: bool,
 }
 
-/// Takes over what changed in the manifests. None: not yet, since workers still use too many earlier tables.
-fn refresh(reloader: &mut Reloader, running: &mut Running) -> Option<()> {
-    running.can_publish().ok()?;
-    match reloader.refresh() {
-        Ok(Some(tables)) => {
-            let (generation, services) = (tables.generation, tables.services.iter().count());
-            // There was room for them just before.
-            running.publish(tables).ok()?;
-            info!(generation, service_ports = services, "objects changed");
+impl Touched {
+    /// How long to wait for the next event.
+    fn wait(&self, tick: Duration) -> Duration {
+        if self.times.is_some() { QUIET.min(tick) } else { tick }
+    }
+
+    /// Notes an event that touches files. False: it is of another kind.
+    fn note(&mut self, event: Option<ControlEvent>) -> bool {
+        let is_touched = matches!(event, Some(ControlEvent::FileTouched | ControlEvent::ManifestsTouched));
+        if is_touched {
+            let now = Instant::now();
+            self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+            self.configuration |= event == Some(ControlEvent::FileTouched);
         }
-        Ok(None) => {}
-        Err(reason) => {
-            running.view().reloads.note_failed(&reason.to_string());
-            error!("{reason}: the objects stay as they were");
+        is_touched
+    }
+
+    /// What is to be looked at now: the configuration's folder brings the manifests with it.
+    fn settled(&mut self) -> Option<ControlEvent> {
+        let (first, last) = self.times?;
+        if last.elapsed() < QUIET && first.elapsed() < QUIET_PATIENCE {
+            return None;
         }
+        let is_configuration = core::mem::take(self).configuration;
+        Some(if is_configuration { ControlEvent::FileTouched } else { ControlEvent::ManifestsTouched })
+    }
+}
+
+/// Takes over what changed in the manifests.
+fn refresh(reloader: &mut Reloader, running: &Running) {
+    if let Err(reason) = reloader.refresh() {
+        running.view().reloads.note_failed(&reason.to_string());
+        error!("{reason}: the objects stay as they were");
     }
     tell(reloader, running);
-    Some(())
 }
 
 /// Says what is wrong with objects and was not before.
@@ -113,14 +131,19 @@ fn tell(reloader: &mut Reloader, running: &Running) {
     running.view().set_objects(reloader.objects().counts());
 }
 
-/// Frees what the workers' sweeps let go.
-fn tend(reloader: &mut Reloader, running: &mut Running) {
-    if !reloader.is_waiting() || running.can_publish().is_err() {
+/// Frees what the workers' sweeps let go, and publishes what has changed, unless workers still use too many earlier tables:
+/// then changes gather until they do not.
+fn publish_what_is_due(reloader: &mut Reloader, running: &mut Running) {
+    if reloader.is_waiting() {
+        let view = running.view();
+        let (swept, now_s) = (view.swept_generation(), view.started.elapsed().as_secs());
+        reloader.tend(swept, now_s);
+    }
+    if running.can_publish().is_err() {
         return;
     }
-    let view = running.view();
-    let (swept, now_s) = (view.swept_generation(), view.started.elapsed().as_secs());
-    if let Some(tables) = reloader.tend(swept, now_s) {
+    if let Some(tables) = reloader.tables() {
+        debug!(generation = tables.generation, "publishing");
         // There was room for them just before.
         let _ = running.publish(tables);
     }
@@ -177,7 +200,8 @@ mod tests {
         std::thread::scope(|scope| {
             let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
-            let control = scope.spawn(move || control_loop(file, seen, reloader, running, &events));
+            let health = HealthWatch::new(sender.clone());
+            let control = scope.spawn(move || control_loop(file, seen, reloader, health, running, &events));
             let stop = StopOnDrop(sender.clone());
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);

@@ -9,6 +9,13 @@ pub enum ControlEvent {
     FileTouched,
     /// Something happened to the manifests.
     ManifestsTouched,
+    /// A health check says something else of a backend than before.
+    Health {
+        /// The number that the backend is checked under.
+        id: u64,
+        /// What it is now.
+        healthy: bool,
+    },
     /// End, because of this.
     Stop(&'static str),
 }

@@ -10,6 +10,7 @@ mod devices;
 pub mod events;
 pub mod flow_questions;
 pub mod health;
+pub mod health_watch;
 pub mod host_link;
 pub mod kubernetes;
 pub mod live_trace;

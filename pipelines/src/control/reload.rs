@@ -23,6 +23,8 @@ pub struct Reloader {
     builder: Builder,
     /// What was said of the objects already.
     told: BTreeSet<String>,
+    /// Something has changed that is not in the tables given last.
+    is_due: bool,
 }
 
 /// What a reload brings.
@@ -64,7 +66,15 @@ impl Reloader {
     /// For the sources that the running tables were built from, and the builder that built them.
     pub fn new(paths: SourcePaths, sources: Sources, builder: Builder) -> Self {
         let Sources { loaded, objects, folder } = sources;
-        Self { paths, running: loaded.configuration, objects, folder, builder, told: BTreeSet::new() }
+        Self {
+            paths,
+            running: loaded.configuration,
+            objects,
+            folder,
+            builder,
+            told: BTreeSet::new(),
+            is_due: false,
+        }
     }
 
     /// Reads the configuration and builds tables from it and the objects. With an error nothing has changed.
@@ -78,29 +88,54 @@ impl Reloader {
         Ok(Reload { tables, warnings: [loaded.warnings, notes].concat(), restart_keys })
     }
 
-    /// Reads the manifests that changed and builds what that concerns. None: nothing that matters changed.
-    pub fn refresh(&mut self) -> Result<Option<Tables>, ReloadError> {
-        let Some(folder) = &mut self.folder else { return Ok(None) };
+    /// Reads the manifests that changed and takes over what that concerns. True: [`Self::tables`] has something new.
+    pub fn refresh(&mut self) -> Result<bool, ReloadError> {
+        let Some(folder) = &mut self.folder else { return Ok(false) };
         let changes = folder.refresh(&mut self.objects)?;
         if changes.nodes {
             let (effective, _) = with_nodes(&self.running, &self.objects);
-            return Ok(Some(self.builder.build_with(&effective, &self.objects)?));
+            self.builder.build_with(&effective, &self.objects)?;
         }
         let concerned: BTreeSet<_> = changes.services.union(&changes.moved).cloned().collect();
-        if concerned.is_empty() {
-            return Ok(None);
-        }
-        Ok(self.builder.update(&self.objects, &concerned))
+        self.builder.apply_objects(&self.objects, &concerned);
+        let is_new = changes.nodes || !concerned.is_empty();
+        self.is_due |= is_new;
+        Ok(is_new)
     }
 
     /// Frees what no flow refers to any more, and ends what has drained: every worker has been through its flows with
-    /// tables of generation `swept` or later, and it is second `now_s`. New tables, if that makes some.
-    pub fn tend(&mut self, swept: u64, now_s: u64) -> Option<Tables> {
+    /// tables of generation `swept` or later, and it is second `now_s`.
+    pub fn tend(&mut self, swept: u64, now_s: u64) {
         self.builder.services().set_time(now_s);
-        if !self.builder.reclaim(swept) {
+        self.is_due |= self.builder.reclaim(swept);
+    }
+
+    /// New tables are due if `changed`: something has changed in the builder that is not in those given last.
+    pub fn mark_due_if(&mut self, changed: bool) {
+        self.is_due |= changed;
+    }
+
+    /// Whether new tables are due.
+    pub fn is_due(&self) -> bool {
+        self.is_due
+    }
+
+    /// The tables with everything that has changed, if anything has.
+    pub fn tables(&mut self) -> Option<Tables> {
+        if !core::mem::take(&mut self.is_due) {
             return None;
         }
         self.builder.update(&self.objects, &BTreeSet::new())
+    }
+
+    /// The configuration that runs, with what nodes add.
+    pub fn configuration(&self) -> Configuration {
+        with_nodes(&self.running, &self.objects).0
+    }
+
+    /// What builds the tables.
+    pub fn builder(&mut self) -> &mut Builder {
+        &mut self.builder
     }
 
     /// Whether [`Self::tend`] has anything to wait for.

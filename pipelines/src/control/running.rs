@@ -116,6 +116,7 @@ impl Running {
             config_file: OnceLock::new(),
             affinity: assembly.affinity,
             objects: Mutex::new(ObjectStore::new().counts()),
+            health: Mutex::default(),
             questions: Mutex::new(FlowQuestions::new(channels)),
             tables: Mutex::new(tables),
         });

@@ -13,6 +13,7 @@ use crate::control::control_socket::{BoundSocket, ControlSocket, SocketError};
 use crate::control::cores::{self, CorePlan};
 use crate::control::devices::{self, CloseError, OpenError, Opened};
 use crate::control::events::ControlEvent;
+use crate::control::health_watch::HealthWatch;
 use crate::control::metrics::{MetricsError, MetricsListener, MetricsServer};
 use crate::control::reload::Reloader;
 use crate::control::running::{Running, StartError, accounting_is_balanced};
@@ -90,6 +91,7 @@ pub fn run(paths: &SourcePaths) -> Result<Outcome, RunError> {
         let _ = running.view().config_file.set(file.clone());
     }
     let (sender, events) = mpsc::channel();
+    let health = HealthWatch::new(sender.clone());
     let watches = watch(path, &configuration, &sender)?;
     let signal_thread = installed.start(sender).map_err(RunError::Signals)?;
     let socket = socket.map(|socket| ControlSocket::start(socket, running.view())).transpose()?;
@@ -97,7 +99,7 @@ pub fn run(paths: &SourcePaths) -> Result<Outcome, RunError> {
     announce(&configuration, &cores);
 
     let reloader = Reloader::new(paths.clone(), sources, builder);
-    control_loop(path, seen, reloader, &mut running, &events);
+    control_loop(path, seen, reloader, health, &mut running, &events);
 
     drop(watches);
     signal_thread.stop();

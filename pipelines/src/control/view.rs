@@ -12,6 +12,7 @@ use engine::wire::ethernet::MacAddress;
 use engine::worker::WorkerCounters;
 
 use crate::control::flow_questions::FlowQuestions;
+use crate::control::health::{CheckerCounters, HealthNodePortCounters};
 use crate::control::kubernetes::Counts;
 use crate::gateway::Gauge;
 use crate::ownership::Ownership;
@@ -107,6 +108,17 @@ impl ReloadView {
     }
 }
 
+/// What health checks and health check node ports do.
+#[derive(Clone, Debug, Default)]
+pub struct HealthView {
+    /// Probes of backends.
+    pub checks: CheckerCounters,
+    /// Answers to load balancers.
+    pub node_ports: HealthNodePortCounters,
+    /// Health check node ports that are open.
+    pub open_node_ports: usize,
+}
+
 /// All of it.
 pub struct View {
     /// The node's name.
@@ -139,6 +151,8 @@ pub struct View {
     pub affinity: Arc<AffinityTable>,
     /// How many Kubernetes objects there are.
     pub(crate) objects: Mutex<Counts>,
+    /// What health checks say.
+    pub(crate) health: Mutex<HealthView>,
     /// Asks the workers for their flows; one question at a time.
     pub questions: Mutex<FlowQuestions>,
     pub(crate) tables: Mutex<Arc<Tables>>,
@@ -158,6 +172,16 @@ impl View {
     /// Replaces them.
     pub(crate) fn set_objects(&self, counts: Counts) {
         *lock(&self.objects) = counts;
+    }
+
+    /// What health checks and health check node ports do.
+    pub fn health(&self) -> HealthView {
+        lock(&self.health).clone()
+    }
+
+    /// Replaces it.
+    pub(crate) fn set_health(&self, health: HealthView) {
+        *lock(&self.health) = health;
     }
 
     /// Every flow of every worker has been looked at with tables of this generation or a later one.

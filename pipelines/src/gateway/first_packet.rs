@@ -17,14 +17,16 @@ use crate::stage::snat_mark;
 use crate::stage::tcp_state::TcpState;
 use crate::table::{SlotCounter, Tables};
 
-/// Whether a flow may make place for another: nobody has answered it, or it is closed. The port of a masqueraded
-/// connection rests through TIME_WAIT all the same: its backend takes no other connection from there before.
+/// Whether a flow may make place for another: nobody has answered it, or it is closed. A port that a connection was given
+/// here rests through TIME_WAIT all the same: its backend takes no other connection from there before.
 fn is_weak(first: &FlowEntry<FlowValue>) -> bool {
     if !first.value.has(FLAG_ASSURED) {
         return true;
     }
     let state = TcpState::from_number(first.value.state);
-    let rests = state == TcpState::TimeWait && first.value.new_source != first.key.source;
+    let (key, value) = (&first.key, &first.value);
+    let is_given = (value.new_source, value.new_source_port) != (key.source, key.source_port);
+    let rests = state == TcpState::TimeWait && is_given;
     first.key.protocol == PROTOCOL_TCP && state.is_over() && !rests
 }
 
@@ -129,7 +131,7 @@ impl Core {
             conntrack::note_first(&mut self.flows, id, packet, &meta);
         }
         if let Some(affinity) = &decision.affinity {
-            let now_s = (turn.now.millis() / 1_000).max(1);
+            let now_s = (turn.now.seconds() as u32).max(1);
             self.affinity.note(affinity.client, affinity.backend, now_s, affinity.window_s);
         }
         self.gauges.add(Gauge::FlowsCreated as usize, 1);

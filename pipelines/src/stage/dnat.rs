@@ -52,6 +52,10 @@ pub fn decide(situation: &Situation<'_>, random: &mut Random, decision: &mut Dec
     decision.destination = backend.address;
     decision.destination_port = backend.port;
     decision.bridged = false;
+    if let Some(refusal) = refuse_virtual_backend(tables, backend.address) {
+        decision.outcome = refusal;
+        return;
+    }
     if selection.masquerade || is_hairpin(key.source, backend.address) {
         decision.mark |= MARK_MASQUERADE;
     }
@@ -70,6 +74,16 @@ fn refuse_unknown(tables: &Tables, decision: &mut Decision) {
     } else if tables.service_cidrs.iter().any(|prefix| prefix.contains(address)) {
         decision.outcome = Outcome::Drop(DropReason::ServiceUnknownAddress);
     }
+}
+
+/// A backend is a host. kube-proxy's `cluster-ips-check` sees packets after they are redirected, so nothing gets from one
+/// service to the address of another, nor to one of the service network that is nobody's.
+fn refuse_virtual_backend(tables: &Tables, backend: u32) -> Option<Outcome> {
+    if tables.services.is_virtual(backend) {
+        return Some(Outcome::Reject(DropReason::ServiceNoBackend));
+    }
+    let is_unknown = tables.service_cidrs.iter().any(|prefix| prefix.contains(backend));
+    is_unknown.then_some(Outcome::Drop(DropReason::ServiceUnknownAddress))
 }
 
 /// A pod that is its own backend would answer itself: masqueraded under every policy.
@@ -96,7 +110,8 @@ pub(crate) fn select(tables: &Tables, service: &ServicePort, kind: FrontendKind,
         return Selection { scope: Scope::Cluster, masquerade: true };
     }
     if rules.pod_cidrs.iter().any(|prefix| prefix.contains(source)) {
-        // As if it had gone out to the load balancer and come in again anywhere.
+        // As if it had gone out to the load balancer and come in again anywhere. So do the node's own packets that have
+        // an address of the pod network: answers find the way to it from everywhere (proxier.go asks in this order, too).
         return Selection { scope: Scope::Cluster, masquerade: false };
     }
     // The node itself too, but an answer from elsewhere has to find the way back here.
@@ -125,17 +140,20 @@ fn choose(
         return service.choice(scope).choose(random, connection);
     }
     let client = Client { service: service.slot + 1, address: key.source };
-    let now_s = (situation.now.millis() / 1_000).max(1);
+    let now_s = (situation.now.seconds() as u32).max(1);
     decision.affinity = Some(Affinity { client, backend: 0, window_s: service.affinity_s });
     let last = situation.affinity.find(client, now_s, service.affinity_s);
     if let Some(place) = last.and_then(|incarnation| service.incarnation(incarnation, scope)) {
         return Some(place);
     }
     // All of a client's connections alike, so that two workers that decide its first two at one moment agree; and another
-    // draw in another window, so that a client is not tied to one backend for ever.
+    // draw in another window and after a backend has come, so that a client is not tied to one for ever, nor to one that
+    // has come back.
     connection.source_port = 0;
     let window = u64::from(now_s / service.affinity_s);
-    let mut random = Random::new(client.hash(situation.affinity.secret() ^ window));
+    let newest = service.backends.iter().map(|backend| backend.incarnation).max().unwrap_or_default();
+    let salt = situation.affinity.secret() ^ (u64::from(newest) << 32 | window);
+    let mut random = Random::new(client.hash(salt));
     service.choice(scope).choose(&mut random, connection)
 }
 

@@ -266,7 +266,7 @@ pub struct ServiceTable {
     pub ports: ChunkedVec<Option<Arc<ServicePort>>>,
     /// Backends that are gone, as long as a flow may still go there.
     pub stale: Arc<StaleBackends>,
-    /// Frontends were added, and flows that began before may bypass them.
+    /// Frontends lead where they did not, and flows that began before may go elsewhere.
     pub has_new_frontends: bool,
 }
 

@@ -20,11 +20,16 @@ pub(super) fn explain(scene: &Scene<'_>, stage: &'static str, before: &Decision,
         _ => Step { stage, entry: None, object: None, result: "nothing against it".to_owned() },
     };
     let result = match after.outcome {
-        Outcome::Drop(reason) => format!("dropped: {}", reason_name(reason)),
-        Outcome::Reject(reason) => format!("rejected: {}", reason_name(reason)),
+        Outcome::Drop(reason) => format!("dropped: {}{}", reason_name(reason), nobody(scene, after)),
+        Outcome::Reject(reason) => format!("rejected: {}{}", reason_name(reason), nobody(scene, after)),
         _ => step.result,
     };
     Step { stage, result, ..step }
+}
+
+/// Why nobody takes a packet that is for a service: whom it might have gone to.
+fn nobody(scene: &Scene<'_>, after: &Decision) -> String {
+    service_of(scene.tables, after).map_or_else(String::new, |(_, service)| left_out(service))
 }
 
 fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
@@ -47,7 +52,8 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
             (Scope::Cluster, 1) => "backend",
             (Scope::Cluster, _) => "backends",
         };
-        step.result = format!("{}, {open} {backends}{draining}, {drawn} drawn, {source}", service.title());
+        let (title, left_out) = (service.title(), left_out(service));
+        step.result = format!("{title}, {open} {backends}{draining}{left_out}, {drawn} drawn, {source}");
     } else if tables.services.is_virtual(after.key.destination) {
         step.entry = Some(format!("service address {address}"));
         let owner = tables.services.iter().find(|service| service.cluster_ip == after.key.destination);
@@ -56,6 +62,23 @@ fn dnat(scene: &Scene<'_>, after: &Decision) -> Step {
         step.entry = Some(format!("service network {network}"));
     }
     step
+}
+
+/// Endpoints that are named as left out, at the most.
+const LEFT_OUT_NAMED: usize = 4;
+
+/// Endpoints that take no connection, and why.
+fn left_out(service: &ServicePort) -> String {
+    let list = &service.facts.left_out;
+    let name =
+        |(address, port, reason): &(u32, u16, &str)| format!("{}:{port}: {reason}", Ipv4Addr::from(*address));
+    let named: Vec<String> = list.iter().take(LEFT_OUT_NAMED).map(name).collect();
+    let more = if list.len() > LEFT_OUT_NAMED { ", ..." } else { "" };
+    if list.is_empty() {
+        String::new()
+    } else {
+        format!(", {} left out ({}{more})", list.len(), named.join(", "))
+    }
 }
 
 /// The service that a decision found.

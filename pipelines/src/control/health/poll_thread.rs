@@ -14,7 +14,7 @@ const WAKE: Token = Token(usize::MAX);
 /// Readiness taken from the kernel in one call.
 const EVENTS_MAX: usize = 256;
 /// The longest wait: what a wake-up that was lost costs at the most.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the thread rests when it cannot wait, so that it never spins.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 

@@ -277,6 +277,22 @@ mod tests {
         assert_eq!(end(libc::EACCES), ProbeEnd::Failed(ProbeFailure::Other(ErrorKind::PermissionDenied)));
     }
 
+    /// Nobody listens on an even port of those that connections leave by, which is what Linux takes first for them
+    /// (net/ipv4/inet_hashtables.c, `__inet_hash_connect`): sooner or later one of them meets itself.
+    #[test]
+    fn a_connection_to_itself_is_none() {
+        let mut connected = (40_000..50_000u16)
+            .step_by(2)
+            .cycle()
+            .take(1_000_000)
+            .filter_map(|port| std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).ok());
+        let own =
+            connected.find(|stream| stream.local_addr().unwrap() == stream.peer_addr().unwrap()).unwrap();
+        own.set_nonblocking(true).unwrap();
+        let error = check_connected(&TcpStream::from_std(own)).unwrap_err();
+        assert_eq!(end_of(&error), ProbeEnd::Failed(ProbeFailure::Refused));
+    }
+
     proptest! {
         /// More bytes never change what was said, unless it was that some were missing.
         #[test]

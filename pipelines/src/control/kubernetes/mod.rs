@@ -11,6 +11,8 @@ mod limits;
 mod meaning;
 mod object;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use changes::{Changes, Counts};

@@ -10,8 +10,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
-use super::families::{FAMILIES, Kind, Snapshot};
+use super::families::{FAMILIES, Family, Kind, Snapshot};
+use super::sources;
 use crate::control::view::View;
+
+fn all() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(sources::FAMILIES)
+}
 
 /// Labels of one sample.
 pub(super) type Labels<'l> = &'l [(&'static str, &'l str)];
@@ -50,7 +55,7 @@ impl fmt::Debug for ViewCollector {
 impl Collector for ViewCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = Snapshot::new(&self.0);
-        for family in FAMILIES {
+        for family in all() {
             let kind = match family.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
@@ -73,5 +78,5 @@ pub fn encode(view: &Arc<View>) -> Result<String, fmt::Error> {
 
 /// Name and help of every family; counters' samples have `_total` behind the name.
 pub fn families() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FAMILIES.iter().map(|family| (family.name, family.help))
+    all().map(|family| (family.name, family.help))
 }

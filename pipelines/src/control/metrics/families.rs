@@ -30,7 +30,7 @@ pub(super) struct Family {
 
 /// What all families of one answer are written from.
 pub(super) struct Snapshot<'v> {
-    view: &'v View,
+    pub(super) view: &'v View,
     report: Report,
 }
 
@@ -118,7 +118,7 @@ fn bytes(traffic: &Traffic) -> [u64; 2] {
     [traffic.bytes_in, traffic.bytes_out]
 }
 
-const fn counter(
+pub(super) const fn counter(
     name: &'static str,
     help: &'static str,
     write: fn(&Snapshot<'_>, &mut Samples<'_>) -> fmt::Result,
@@ -126,7 +126,7 @@ const fn counter(
     Family { name, kind: Kind::Counter, help, write }
 }
 
-const fn gauge(
+pub(super) const fn gauge(
     name: &'static str,
     help: &'static str,
     write: fn(&Snapshot<'_>, &mut Samples<'_>) -> fmt::Result,
@@ -254,6 +254,16 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("pollgate_flows_reopened", "Closed connections that were opened anew.", |snapshot, samples| {
         snapshot.gauge(Gauge::FlowsReopened, samples)
     }),
+    counter(
+        "pollgate_flows_ended",
+        "Flows that changes of services ended: the backend gone, or a service in its destination's place.",
+        |snapshot, samples| snapshot.gauge(Gauge::FlowsEnded, samples),
+    ),
+    gauge(
+        "pollgate_swept_generation",
+        "Every flow of a worker was looked at with tables of this generation or a later one.",
+        |snapshot, samples| snapshot.gauge(Gauge::SweptGeneration, samples),
+    ),
     counter(
         "pollgate_events_lost",
         "Events for the neighbour machine that found no place.",

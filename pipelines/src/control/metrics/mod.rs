@@ -5,6 +5,7 @@
 mod collector;
 mod families;
 mod server;
+mod sources;
 
 pub use collector::{encode, families};
 pub use server::{MetricsError, MetricsListener, MetricsServer};

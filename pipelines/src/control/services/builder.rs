@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::categorize::NodeIdentity;
+use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
 use super::retired::{Planned, Retired, RetiredBackends};
 use crate::control::config::model::Protocol;
+use crate::control::health::HealthNodePort;
 use crate::control::slots::{SlotBases, Slots};
 use crate::flow::NO_BACKEND;
 use crate::table::SLOT_COUNTERS;
@@ -71,7 +72,8 @@ pub struct ServiceBuilder {
     next_identity: u64,
     next_incarnation: u32,
     unhealthy: HashSet<BackendName>,
-    /// Frontends were added since the last table, or in the generation named and not swept for yet.
+    health_ports: BTreeMap<ServiceKey, HealthNodePort>,
+    /// Frontends lead where they did not since the last table, or since the generation named and not swept for yet.
     added: bool,
     added_in: Option<u64>,
     /// Number of the next table.
@@ -120,6 +122,7 @@ impl ServiceBuilder {
         for (.., number) in left {
             self.close(number);
         }
+        self.note_health_port(desired);
         let cluster_ip = desired.cluster_ip.map(u32::from).filter(|_| !ports.is_empty());
         self.move_address(old_ip, cluster_ip);
         self.services.insert(desired.key.clone(), ServiceState { ports, cluster_ip });
@@ -128,6 +131,7 @@ impl ServiceBuilder {
     /// Takes a service out.
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(known) = self.services.remove(key) else { return };
+        self.health_ports.remove(key);
         for (.., number) in known.ports {
             self.close(number);
         }
@@ -137,6 +141,27 @@ impl ServiceBuilder {
     /// Notes what a health check says of a backend. True: that is new, and the service must be applied again.
     pub fn set_health(&mut self, backend: BackendName, is_healthy: bool) -> bool {
         if is_healthy { self.unhealthy.remove(&backend) } else { self.unhealthy.insert(backend) }
+    }
+
+    /// How many endpoints load balancers are told of: ready ones on this node, each address once
+    /// (pkg/proxy/endpointschangetracker.go, `LocalReadyEndpoints`).
+    fn note_health_port(&mut self, desired: &DesiredService) {
+        let Some(port) = desired.health_check_node_port else {
+            self.health_ports.remove(&desired.key);
+            return;
+        };
+        let endpoints = desired.ports.iter().flat_map(|port| &port.endpoints);
+        let local =
+            endpoints.filter(|endpoint| is_ready(endpoint) && is_local(endpoint, &self.settings.node));
+        let local_endpoints = local.map(|endpoint| endpoint.address).collect::<HashSet<_>>().len();
+        let (namespace, name) = (desired.key.namespace.to_string(), desired.key.name.to_string());
+        let health = HealthNodePort { port, namespace, name, local_endpoints };
+        self.health_ports.insert(desired.key.clone(), health);
+    }
+
+    /// The health check node ports that are wanted.
+    pub fn health_ports(&self) -> Vec<HealthNodePort> {
+        self.health_ports.values().cloned().collect()
     }
 
     /// A new service port's number and state.
@@ -182,7 +207,10 @@ impl ServiceBuilder {
             next_incarnation,
             revive: &mut |address, port| retired.revive(owner, address, port),
         };
+        let served = state.serves();
         let Changed { mut record, removed, serves } = maker.make(service, port, state);
+        // Datagrams past a service stay as long as nothing serves.
+        self.added |= state.is_udp && serves && !served;
         self.retire(owner, state, &removed, serves);
         record.facts.other_slots.extend(self.retired.slots_of(owner));
         let wanted = frontends(service, port, &self.settings.node_port_addresses);
@@ -202,7 +230,7 @@ impl ServiceBuilder {
         let fate = match (state.is_udp, self.settings.drain_timeout_s) {
             (true, _) if serves => Planned::Now(Fate::End),
             (true, _) => Planned::Keep,
-            (false, Some(seconds)) => Planned::Drain(self.now_s + u64::from(seconds)),
+            (false, Some(seconds)) => Planned::Drain { seconds, until_s: None },
             (false, None) => Planned::Now(Fate::Count(state.slot)),
         };
         if state.is_udp {
@@ -224,12 +252,12 @@ impl ServiceBuilder {
         let owner = (number, state.identity);
         let since = self.generation + 1;
         let fate = match self.settings.drain_timeout_s.filter(|_| !state.is_udp) {
-            Some(seconds) => Planned::Drain(self.now_s + u64::from(seconds)),
+            Some(seconds) => Planned::Drain { seconds, until_s: None },
             None => Planned::Now(Fate::Count(NO_BACKEND)),
         };
         self.retired.plan(owner, since, |retired| match retired.fate {
             Planned::Keep | Planned::Now(Fate::Count(_)) => Some(fate),
-            Planned::Drain(_) | Planned::Now(Fate::End) => None,
+            Planned::Drain { .. } | Planned::Now(Fate::End) => None,
         });
         let own = Gone { slot: state.slot, address: 0, port: 0 };
         for Gone { slot, address, port } in state.known.iter().map(Known::gone).chain([own]) {
@@ -257,7 +285,7 @@ impl ServiceBuilder {
             }
             self.contested.entry(key).or_default().push((holder.service, holder.kind));
         }
-        self.added |= holder.is_none();
+        self.added = true;
         claimant.service = number;
         self.table.frontends.insert(key, claimant);
     }
@@ -275,6 +303,7 @@ impl ServiceBuilder {
             let rank = |number: u32| self.ports.get(number as usize)?.as_ref().map(|port| &port.rank);
             let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
             if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
+                self.added = true;
                 self.table.frontends.insert(key, Frontend { service, kind });
             }
         } else {

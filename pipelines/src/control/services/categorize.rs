@@ -40,7 +40,7 @@ enum Topology {
 
 /// Takes new connections when things are as they should be. One that says it is ready while it terminates and does not
 /// serve contradicts itself, and is not believed.
-fn is_ready(endpoint: &DesiredEndpoint) -> bool {
+pub(super) fn is_ready(endpoint: &DesiredEndpoint) -> bool {
     endpoint.ready && (endpoint.serving || !endpoint.terminating)
 }
 
@@ -49,7 +49,7 @@ fn is_last_resort(endpoint: &DesiredEndpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 
-fn is_local(endpoint: &DesiredEndpoint, node: &NodeIdentity) -> bool {
+pub(super) fn is_local(endpoint: &DesiredEndpoint, node: &NodeIdentity) -> bool {
     !node.name.is_empty() && endpoint.node.as_ref() == Some(&node.name)
 }
 

@@ -60,6 +60,11 @@ pub(super) struct PortState {
 }
 
 impl PortState {
+    /// Whether any endpoint serves.
+    pub(super) fn serves(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// Slots of backends that serve and take no new connections.
     fn silent_slots(&self) -> impl Iterator<Item = u32> {
         self.known.iter().filter(|known| known.incarnation.is_none()).map(|known| known.slot)
@@ -136,7 +141,7 @@ impl Maker<'_> {
         record.facts.other_slots = state.silent_slots().collect();
         let is_gone = |known: &&Known| find(&state.known, known.name()).is_none();
         let removed = old.iter().filter(is_gone).map(Known::gone).collect();
-        Changed { record, removed, serves: !state.known.is_empty() }
+        Changed { record, removed, serves: state.serves() }
     }
 
     /// A backend that serves keeps its slot, and its incarnation as long as it takes new connections.

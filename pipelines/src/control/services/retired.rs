@@ -23,8 +23,9 @@ pub(super) struct Retired {
 pub(super) enum Planned {
     /// They stay as they are, since there is nowhere else to go.
     Keep,
-    /// They go on until this second, and then they end.
-    Drain(u64),
+    /// They go on for so many seconds, and then they end. The time runs from when it is first looked at: what the time is
+    /// when a change is applied, nobody has said for as long as nothing changed.
+    Drain { seconds: u32, until_s: Option<u64> },
     /// Now.
     Now(Fate),
 }
@@ -67,7 +68,8 @@ impl RetiredBackends {
     /// Ends the flows of those whose drain time is over.
     pub(super) fn end_drained(&mut self, now_s: u64, since: u64) {
         for retired in &mut self.list {
-            if matches!(retired.fate, Planned::Drain(until) if until <= now_s) {
+            let Planned::Drain { seconds, until_s } = &mut retired.fate else { continue };
+            if *until_s.get_or_insert(now_s + u64::from(*seconds)) <= now_s {
                 (retired.fate, retired.since) = (Planned::Now(Fate::End), since);
                 self.changed = true;
             }
@@ -91,7 +93,7 @@ impl RetiredBackends {
     pub(super) fn fates(&self) -> StaleBackends {
         StaleBackends::new(self.list.iter().filter_map(|retired| match retired.fate {
             Planned::Now(fate) => Some((retired.slot, fate)),
-            Planned::Keep | Planned::Drain(_) => None,
+            Planned::Keep | Planned::Drain { .. } => None,
         }))
     }
 }

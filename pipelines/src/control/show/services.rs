@@ -80,6 +80,17 @@ pub(super) fn backends(view: &View, filter: &Filter) -> Table {
             row.insert("state".to_owned(), json!(if backend.weight == 0 { "draining" } else { "active" }));
             rows.push(Value::Object(row));
         }
+        // Those that may still have connections but take no new one, and those that never took any, with why.
+        for endpoint in &service.left_out {
+            let mut row = fields(endpoint);
+            let reason = row.remove("reason").unwrap_or_default();
+            row.extend([
+                ("service".to_owned(), json!(title)),
+                ("protocol".to_owned(), json!(service.protocol)),
+                ("state".to_owned(), reason),
+            ]);
+            rows.push(Value::Object(row));
+        }
     }
     Table::new(BACKEND_COLUMNS, rows)
 }

@@ -138,7 +138,9 @@ fn note_duplicate(earlier: &Fdb, entry: &Fdb, mac: At<MacAddress>, notes: &Notes
 /// A neighbour on the overlay is reached when its MAC has a forwarding entry.
 fn check_paths_into_tunnel(draft: &Draft, notes: &Notes) {
     let overlay = Some(InterfaceName::Overlay);
-    if !notes.all_read(&["fdb"]) {
+    // Node objects may bring what the file does not have.
+    let has_manifests = draft.control.rest.as_ref().is_some_and(|control| control.manifests.is_some());
+    if has_manifests || !notes.all_read(&["fdb"]) {
         return;
     }
     let stations: HashSet<MacAddress> = (draft.fdb.iter())

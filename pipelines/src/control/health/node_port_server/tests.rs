@@ -254,6 +254,19 @@ fn a_request_in_pieces_is_one() {
 }
 
 #[test]
+fn what_follows_a_request_does_not_cost_the_answer() {
+    let (_ports, address) = open("web", 1);
+    let mut stream = connect(address);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n").unwrap();
+    // Sent after the answer: a connection that was closed by then would be reset, and writing fail.
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(&[b'x'; 3_000]).unwrap();
+    }
+    assert!(rest(stream).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
 fn a_client_that_never_reads_holds_nobody_up() {
     let (ports, address) = open("web", 1);
     let deaf: Vec<TcpStream> = (0..20)

@@ -4,13 +4,13 @@ pub(super) mod annotations;
 mod check;
 mod cluster_ips;
 mod endpoints;
+mod names;
 mod node;
 pub(super) mod notes;
 mod path;
 mod ports;
 mod service;
-#[cfg(test)]
-mod testing;
+mod slice;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -94,14 +94,17 @@ pub(super) struct EndpointContent {
     pub(super) serving: bool,
     pub(super) terminating: bool,
     pub(super) node: Option<Arc<str>>,
-    pub(super) zone_hints: Arc<[Arc<str>]>,
-    pub(super) node_hints: Arc<[Arc<str>]>,
+    pub(super) zone_hints: Hints,
+    pub(super) node_hints: Hints,
     /// The pod behind it.
     pub(super) pod: Option<Arc<ObjectId>>,
 }
 
+/// Names of zones or nodes.
+pub(super) type Hints = Arc<[Arc<str>]>;
+
 /// No hints: most endpoints have none, and share this.
-pub(super) static NO_HINTS: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| Arc::from([]));
+pub(super) static NO_HINTS: LazyLock<Hints> = LazyLock::new(|| Arc::from([]));
 
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,8 +166,8 @@ pub(super) fn read(object: &Object, id: &ObjectId, notes: &mut Notes) -> Option<
     let content = match object {
         Object::Node(object) => Content::Node(node::read(object, id, notes)),
         Object::Service(object) => Content::Service(Box::new(service::read(object, id, notes))),
-        Object::EndpointSlice(object) => Content::Endpoints(endpoints::read_slice(object, id, notes)),
-        Object::Endpoints(object) => Content::Endpoints(endpoints::read_endpoints(object, id, notes)),
+        Object::EndpointSlice(object) => Content::Endpoints(slice::read(object, id, notes)),
+        Object::Endpoints(object) => Content::Endpoints(endpoints::read(object, id, notes)),
         Object::Namespace(_) => Content::Namespace,
         Object::Pod(object) => Content::Pod(PodContent {
             weight: annotations::weight(object.metadata.annotations.as_ref(), notes),

@@ -89,7 +89,7 @@ impl<'a> Ports<'a> {
             let wrong = format!("node port {node_port} of this protocol is listed before");
             notes.error(path, wrong, "give each port its own node port");
         }
-        if service_type == Type::NodePort && node_port.is_none() {
+        if service_type == Type::NodePort && port.node_port.unwrap_or_default() == 0 {
             let right = "give `nodePort`; the API server would choose one";
             notes.warning(Path::of("spec.ports").item(place), "this port has no node port", right);
         }

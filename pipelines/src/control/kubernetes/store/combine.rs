@@ -37,11 +37,11 @@ impl InForce {
         if let Some(sources) = self.endpoints.get(key) {
             for (name, standing) in &sources.slices {
                 let origin = standing.written.origin(&id(Kind::EndpointSlice, name));
-                told.extend(endpoints_of(standing).map(|(_, content)| (origin, content)));
+                told.extend(endpoints_of(standing).map(|content| (origin, content)));
             }
             if let (Some(standing), true) = (&sources.endpoints, told.is_empty()) {
                 let origin = standing.written.origin(&id(Kind::Endpoints, &key.name));
-                told.extend(endpoints_of(standing).map(|(_, content)| (origin, content)));
+                told.extend(endpoints_of(standing).map(|content| (origin, content)));
             }
         }
         for port in &mut desired.ports {

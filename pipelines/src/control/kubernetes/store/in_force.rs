@@ -104,8 +104,10 @@ impl InForce {
         let has_ipv6 = after.as_ref().is_some_and(
             |standing| matches!(&*standing.content, Content::Service(service) if !service.ipv6.is_empty()),
         );
+        let written =
+            |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.written.clone());
         changes.findings |= if has_ipv6 {
-            self.ipv6_services.insert(key.clone()) || is_moved
+            self.ipv6_services.insert(key.clone()) || written(&before) != written(&after)
         } else {
             self.ipv6_services.remove(&key)
         };
@@ -124,7 +126,7 @@ impl InForce {
         is_moved: bool,
         changes: &mut Changes,
     ) {
-        if let Some((_, content)) = before.as_ref().and_then(endpoints_of) {
+        if let Some(content) = before.as_ref().and_then(endpoints_of) {
             self.ipv6_endpoints = self.ipv6_endpoints.saturating_sub(content.ipv6);
             if let Some(key) = &content.service {
                 if !is_moved {
@@ -134,13 +136,13 @@ impl InForce {
                 concerns(changes, key.clone(), is_moved);
             }
         }
-        if let Some((standing, content)) = after.as_ref().and_then(endpoints_of) {
+        if let Some(content) = after.as_ref().and_then(endpoints_of) {
             self.ipv6_endpoints += content.ipv6;
             if let Some(key) = &content.service {
                 if !is_moved {
                     self.remember_pods(key, content);
                 }
-                self.place(id, key, Some(standing.clone()));
+                self.place(id, key, after.clone());
                 concerns(changes, key.clone(), is_moved);
             }
         }
@@ -196,7 +198,7 @@ impl InForce {
         if before != weight
             && let Some(services) = self.pod_services.get(id)
         {
-            changes.services.extend(services.keys().cloned());
+            services.keys().for_each(|key| concerns(changes, key.clone(), false));
         }
     }
 }
@@ -211,10 +213,10 @@ fn concerns(changes: &mut Changes, key: ServiceKey, is_moved: bool) {
     }
 }
 
-/// A standing that tells of endpoints.
-pub(super) fn endpoints_of(standing: &Standing) -> Option<(&Standing, &EndpointsContent)> {
+/// What a slice or an Endpoints object tells.
+pub(super) fn endpoints_of(standing: &Standing) -> Option<&EndpointsContent> {
     match &*standing.content {
-        Content::Endpoints(content) => Some((standing, content)),
+        Content::Endpoints(content) => Some(content),
         _ => None,
     }
 }

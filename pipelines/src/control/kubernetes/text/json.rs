@@ -94,20 +94,21 @@ fn steps(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The path of the innermost value at a place, and where that value begins.
+/// The path of the innermost value at a place, and where that value begins. What stands in front of a value is taken for
+/// it: there an error is told that was found by a look ahead.
 pub(super) fn path_at(text: &str, offset: usize) -> (String, usize) {
     let (mut value, mut path) = (text, String::new());
-    while value.starts_with(['{', '[']) {
+    while value.starts_with(['{', '[']) && offset > offset_of(text, value) {
         let is_list = value.starts_with('[');
-        let inside = |child: &str| offset_of(text, child) + child.len() > offset;
-        let Some((name, child)) = children(value).into_iter().find(|(_, child)| inside(child)) else { break };
-        if offset_of(text, child) > offset {
+        let ends_behind = |child: &str| offset_of(text, child) + child.len() > offset;
+        let Some((name, child)) = children(value).into_iter().find(|(_, child)| ends_behind(child)) else {
             break;
-        }
+        };
+        let shown = harmless(&name, NAME_CHARACTERS);
         match (is_list, name.contains(['.', '/'])) {
-            (false, false) if path.is_empty() => path.push_str(&harmless(&name, NAME_CHARACTERS)),
-            (false, false) => path.extend([".", &harmless(&name, NAME_CHARACTERS)]),
-            _ => path.extend(["[", &harmless(&name, NAME_CHARACTERS), "]"]),
+            (false, false) if path.is_empty() => path.push_str(&shown),
+            (false, false) => path.extend([".", &shown]),
+            _ => path.extend(["[", &shown, "]"]),
         }
         value = child;
     }

@@ -12,7 +12,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::value::RawValue;
 
 use super::json::Members;
-use super::places::{Mark, Spot, number};
+use super::places::{Mark, Spot, end_of, number};
 use super::scalar;
 use crate::control::kubernetes::limits;
 use crate::control::kubernetes::meaning::notes::{harmless, shown};
@@ -55,7 +55,8 @@ pub(super) fn convert(text: &str) -> (Vec<Document>, Option<Broken>) {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                let spot = spot_of(error.marker().line(), error.marker().col());
+                // The scanner counts on behind the end of the text.
+                let spot = spot_of(error.marker().line(), error.marker().col()).min(end_of(text));
                 let wrong = format!("this is no YAML: {}", harmless(error.info(), 200));
                 return (
                     documents,
@@ -197,7 +198,7 @@ impl Writer {
         if let Some(Open::Mapping(Mapping { next: Next::Key, .. })) = self.open.last() {
             let is_merge = text == "<<" && style == ScalarStyle::Plain;
             let json = scalar::quoted(text);
-            self.key(text, &json, is_merge, spot)?;
+            self.key(text, &json, is_merge, spot);
             return self.remember(anchor, json.into());
         }
         let start = self.before_value(spot)?;
@@ -213,12 +214,12 @@ impl Writer {
         self.remember(anchor, json.into())
     }
 
-    fn key(&mut self, text: &str, json: &str, is_merge: bool, spot: Spot) -> Result<(), Wrong> {
+    fn key(&mut self, text: &str, json: &str, is_merge: bool, spot: Spot) {
         let start = self.document.json.len();
-        let Some(Open::Mapping(mapping)) = self.open.last_mut() else { return Ok(()) };
+        let Some(Open::Mapping(mapping)) = self.open.last_mut() else { return };
         if is_merge {
             mapping.next = Next::Merged(start, spot);
-            return Ok(());
+            return;
         }
         mapping.next = Next::Value;
         let is_first = mapping.keys.is_empty();
@@ -226,15 +227,12 @@ impl Writer {
         if !is_first {
             self.document.json.push(',');
         }
-        let start = self.document.json.len();
+        self.document.json.extend([json, ":"]);
         if !is_new {
             // As strict decoding has it; which of the two was meant cannot be known.
-            self.document.marks.push(Mark { offset: number(start), spot });
-            self.flaw(start, format!("the key {} is there twice", shown(text)), "leave one of them out");
+            let value = self.document.json.len();
+            self.flaw(value, format!("the key {} is there twice", shown(text)), "leave one of them out");
         }
-        self.document.json.push_str(json);
-        self.document.json.push(':');
-        Ok(())
     }
 
     /// What stands for an anchor is written once more.
@@ -247,7 +245,8 @@ impl Writer {
             let Ok(text) = serde_json::from_str::<String>(&json) else {
                 return Err(("an alias that names no text is used as a key".to_owned(), "use text for keys"));
             };
-            return self.key(&text, &json, false, spot);
+            self.key(&text, &json, false, spot);
+            return Ok(());
         }
         self.before_value(spot)?;
         self.document.json.push_str(&json);
