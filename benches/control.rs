@@ -25,13 +25,23 @@ use pipelines::control::kubernetes::ObjectStore;
 const SIZES: [(usize, usize); 4] = [(1_000, 5), (10_000, 10), (50_000, 1), (50_000, 5)];
 
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let arguments: Vec<String> = std::env::args().collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
     let sizes = if quick { &SIZES[..2] } else { &SIZES[..] };
+    if let Some(size) = arguments.iter().position(|argument| argument == "--build") {
+        let number = |place: usize| arguments[size + place].parse().unwrap();
+        return build(&Cluster::new(number(1), number(2)), quick);
+    }
     println!(
         "building: objects are read, then tables are made of them and of an otherwise small configuration"
     );
     println!("services  endpoints  read JSON  read YAML  tables  tables again  memory of objects  of tables");
-    sizes.iter().for_each(|(services, endpoints)| build(&Cluster::new(*services, *endpoints), quick));
+    for (services, endpoints) in sizes {
+        // Each in a process of its own, so that memory is what this size takes.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--build", &services.to_string(), &endpoints.to_string()]);
+        assert!(child.args(quick.then_some("--quick")).status().unwrap().success());
+    }
     println!();
     println!(
         "changing one endpoint of one service; worker: until a worker on another core has sent a packet there"
