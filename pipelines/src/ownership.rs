@@ -88,7 +88,8 @@ impl Ownership {
         self.of(key.protocol, key.destination, key.destination_port)
     }
 
-    fn never_originates(&self, address: u32, port: u16) -> bool {
+    /// Whether nothing has this end, so that answers to it would be looked for elsewhere: no port to masquerade with.
+    pub(crate) fn never_originates(&self, address: u32, port: u16) -> bool {
         let (first, last) = self.node_ports;
         self.passive_networks.iter().any(|network| network.contains(address))
             || ((first..=last).contains(&port) && self.node_addresses.contains(&address))

@@ -340,3 +340,33 @@ fn an_address_that_two_claim_is_the_firsts_until_it_goes() {
     world.assert_drops(&[]);
     world.assert_balanced();
 }
+
+/// An address goes from one service to another, and both are there: flows to it follow, flows to the other addresses stay.
+#[test]
+fn udp_flows_follow_an_address_to_another_service() {
+    let claims = |name: &str, endpoints: &[&str], external: &str| {
+        service(name, &format!("10.254.5.{}", name.len()), &["/UDP/53"], external)
+            + &slice(name, name, &["/UDP/5353"], endpoints)
+    };
+    const HAS_IT: &str = "  externalIPs: [203.0.113.9]";
+    let mut world = world("");
+    world.replace("a", Some(&claims("a", &["172.30.76.5"], HAS_IT)));
+    world.replace("b", Some(&claims("bb", &["172.30.76.3"], "")));
+    let spoken = Call::open(&mut world, 0, "udp", "172.30.76.7:1", "203.0.113.9:53");
+    let silent = Call::open(&mut world, 0, "udp", "172.30.76.7:2", "203.0.113.9:53");
+    let by_cluster_ip = Call::open(&mut world, 0, "udp", "172.30.76.7:3", "10.254.5.1:53");
+    assert_eq!([&spoken.backend, &silent.backend, &by_cluster_ip.backend], [A; 3]);
+    world.replace("a", Some(&claims("a", &["172.30.76.5"], "")));
+    // A backend that ends and still serves keeps its flows, though no new one goes there.
+    let before = Call::open(&mut world, 0, "udp", "172.30.76.7:4", "10.254.5.2:53");
+    let ending = "172.30.76.3 ready=false serving=true terminating=true";
+    world.replace("b", Some(&claims("bb", &[ending, "172.30.76.6"], HAS_IT)));
+    let outcome = ask(&mut world, 0, &packet("udp", &spoken.client, &spoken.service, 0));
+    assert!(matches!(&outcome, Outcome::Sent(_, seen) if seen.to() == "172.30.76.6:5353"), "{outcome:?}");
+    world.settle();
+    assert_eq!(world.gauge(Gauge::FlowsEnded), 2);
+    by_cluster_ip.is_alive(&mut world, 0);
+    before.is_alive(&mut world, 0);
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}

@@ -226,3 +226,16 @@ fn a_node_that_the_ranges_let_in_may_use_the_ip_as_its_source() {
         world.assert_balanced();
     }
 }
+
+/// kube-proxy's `firewall-ips` ask for the load balancer's IP and port, whatever else the address is.
+#[test]
+fn source_ranges_guard_an_ip_that_is_an_external_ip_too() {
+    let ranges = "  loadBalancerSourceRanges: [\"8.8.8.0/24\"]\n";
+    let text = web(ranges, &BOTH[..1]).replace("ip: 198.51.100.1", "ip: 203.0.113.1");
+    let mut world = world(&text);
+    assert_spread(&mut world, "tcp", "8.8.8.8", "203.0.113.1:80", 10, &[(LOCAL, true)]);
+    let outcome = first(&mut world, "tcp", "9.9.9.9:1", "203.0.113.1:80");
+    assert_eq!(outcome, Outcome::Dropped("service_source_range"));
+    world.assert_drops(&[("service_source_range", 1)]);
+    world.assert_balanced();
+}

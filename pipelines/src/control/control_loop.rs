@@ -33,45 +33,46 @@ pub fn control_loop(
 ) {
     tell(&mut reloader, running);
     let configuration = reloader.configuration();
-    health.follow_configuration(&configuration, reloader.builder());
+    let is_news = health.follow_configuration(&configuration, reloader.builder());
+    reloader.mark_due_if(is_news);
     let mut touched = Touched::default();
     loop {
         health.follow_services(reloader.builder().services().health_ports());
         running.view().set_health(health.view());
         let waits = running.reclaim() > 0 || reloader.is_due() || reloader.is_waiting();
         let tick = if waits { RECLAIM_TICK } else { TICK };
-        let mut event = match events.recv_timeout(touched.wait(tick)) {
-            Ok(event) => Some(event),
+        let event = match events.recv_timeout(touched.wait(tick)) {
+            Ok(event) => Some(event).filter(|event| !touched.note(*event)),
             Err(RecvTimeoutError::Timeout) if running.is_alive() => None,
             Err(RecvTimeoutError::Timeout) => Some(ControlEvent::Stop("a thread that met a defect")),
             Err(RecvTimeoutError::Disconnected) => Some(ControlEvent::Stop("nobody can signal any more")),
         };
-        if touched.note(event) || event.is_none() {
-            event = touched.settled();
-        }
-        match event {
-            Some(ControlEvent::Stop(reason)) => {
-                info!(reason, "stopping");
-                return;
-            }
-            Some(ControlEvent::Reload | ControlEvent::FileTouched) => {
-                // A signal reads everything again; a touched folder, what differs.
-                let is_asked = event == Some(ControlEvent::Reload);
-                let now = Fingerprint::of(path);
-                refresh(&mut reloader, running);
-                if is_asked || now != seen {
-                    seen = now;
-                    reload(&mut reloader, running);
-                    let configuration = reloader.configuration();
-                    health.follow_configuration(&configuration, reloader.builder());
+        // Files have their turn also while other events never end.
+        for event in [event, touched.settled()].into_iter().flatten() {
+            match event {
+                ControlEvent::Stop(reason) => {
+                    info!(reason, "stopping");
+                    return;
+                }
+                ControlEvent::Reload | ControlEvent::FileTouched => {
+                    // A signal reads everything again; a touched folder, what differs.
+                    let is_asked = event == ControlEvent::Reload;
+                    let now = Fingerprint::of(path);
+                    refresh(&mut reloader, &mut health, running);
+                    if is_asked || now != seen {
+                        seen = now;
+                        reload(&mut reloader, running);
+                        let configuration = reloader.configuration();
+                        let is_news = health.follow_configuration(&configuration, reloader.builder());
+                        reloader.mark_due_if(is_news);
+                    }
+                }
+                ControlEvent::ManifestsTouched => refresh(&mut reloader, &mut health, running),
+                ControlEvent::Health { id, healthy } => {
+                    let is_news = health.note(id, healthy, reloader.builder());
+                    reloader.mark_due_if(is_news);
                 }
             }
-            Some(ControlEvent::ManifestsTouched) => refresh(&mut reloader, running),
-            Some(ControlEvent::Health { id, healthy }) => {
-                let is_news = health.note(id, healthy, reloader.builder());
-                reloader.mark_due_if(is_news);
-            }
-            None => {}
         }
         publish_what_is_due(&mut reloader, running);
     }
@@ -93,12 +94,12 @@ impl Touched {
     }
 
     /// Notes an event that touches files. False: it is of another kind.
-    fn note(&mut self, event: Option<ControlEvent>) -> bool {
-        let is_touched = matches!(event, Some(ControlEvent::FileTouched | ControlEvent::ManifestsTouched));
+    fn note(&mut self, event: ControlEvent) -> bool {
+        let is_touched = matches!(event, ControlEvent::FileTouched | ControlEvent::ManifestsTouched);
         if is_touched {
             let now = Instant::now();
             self.times = Some((self.times.map_or(now, |(first, _)| first), now));
-            self.configuration |= event == Some(ControlEvent::FileTouched);
+            self.configuration |= event == ControlEvent::FileTouched;
         }
         is_touched
     }
@@ -115,10 +116,15 @@ impl Touched {
 }
 
 /// Takes over what changed in the manifests.
-fn refresh(reloader: &mut Reloader, running: &Running) {
-    if let Err(reason) = reloader.refresh() {
-        running.view().reloads.note_failed(&reason.to_string());
-        error!("{reason}: the objects stay as they were");
+fn refresh(reloader: &mut Reloader, health: &mut HealthWatch, running: &Running) {
+    match reloader.refresh() {
+        // The node's own addresses may be among it.
+        Ok(true) => health.follow_addresses(&reloader.configuration()),
+        Ok(false) => {}
+        Err(reason) => {
+            running.view().reloads.note_failed(&reason.to_string());
+            error!("{reason}: the objects stay as they were");
+        }
     }
     tell(reloader, running);
 }
@@ -150,10 +156,15 @@ fn publish_what_is_due(reloader: &mut Reloader, running: &mut Running) {
 }
 
 fn reload(reloader: &mut Reloader, running: &mut Running) {
-    let outcome = reloader.reload().map_err(|error| error.to_string()).and_then(|reload| {
+    let outcome = reloader.reload().map_err(|error| error.to_string()).map(|reload| {
         let generation = reload.tables.generation;
-        running.publish(reload.tables).map_err(|behind: WorkersBehind| behind.to_string())?;
-        Ok((generation, reload.warnings, reload.restart_keys))
+        if let Err(behind) = running.publish(reload.tables) {
+            // The builder has taken everything over, and nobody would say it again.
+            let behind: WorkersBehind = behind;
+            warn!("{behind}: the new tables wait for it");
+            reloader.mark_due_if(true);
+        }
+        (generation, reload.warnings, reload.restart_keys)
     });
     let reloads = &running.view().reloads;
     match outcome {

@@ -51,8 +51,9 @@ impl HealthWatch {
         }
     }
 
-    /// Checks the configuration's backends from now on. What is checked no more counts as healthy.
-    pub fn follow_configuration(&mut self, configuration: &Configuration, builder: &mut Builder) {
+    /// Checks the configuration's backends from now on. What is checked no more counts as healthy. True: by that the next
+    /// tables differ.
+    pub fn follow_configuration(&mut self, configuration: &Configuration, builder: &mut Builder) -> bool {
         let before = core::mem::take(&mut self.names);
         let mut targets = Vec::new();
         for service in &configuration.services {
@@ -80,12 +81,19 @@ impl HealthWatch {
                 }
             }
         }
+        let mut is_news = false;
         for name in before.into_keys().filter(|name| !self.names.contains_key(name)) {
-            builder.set_health(name, true);
+            is_news |= builder.set_health(name, true);
         }
         for error in self.checker.apply(targets) {
             warn!("{error}");
         }
+        self.follow_addresses(configuration);
+        is_news
+    }
+
+    /// Answers on health check node ports at the addresses that the node has now.
+    pub fn follow_addresses(&mut self, configuration: &Configuration) {
         let addresses = node_port_addresses(configuration).into_iter().map(Into::into).collect();
         self.node_ports.set_bind_addresses(addresses);
         self.retry_at = Some(Instant::now());
@@ -120,5 +128,34 @@ impl HealthWatch {
             node_ports: self.node_ports.counters(),
             open_node_ports: self.node_ports.statuses().len(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::build::HostFacts;
+    use crate::control::testing::{CONFIGURATION, parsed};
+
+    /// A check that is taken out of the file leaves no backend out of the tables.
+    #[test]
+    fn what_is_checked_no_more_counts_as_healthy_in_the_next_tables() {
+        let check = "port = 80\nhealth_check = { kind = \"tcp\" }\n";
+        let checked = parsed(&CONFIGURATION.replacen("port = 80\n", check, 1));
+        let unchecked = parsed(CONFIGURATION);
+        let mut builder = Builder::new(1, HostFacts::default());
+        builder.build(&checked).unwrap();
+        let (sender, _events) = std::sync::mpsc::channel();
+        let mut watch = HealthWatch::new(sender);
+        assert!(!watch.follow_configuration(&checked, &mut builder));
+        let (name, id) = watch.names.iter().next().map(|(name, id)| (name.clone(), *id)).unwrap();
+        assert!(watch.note(id, false, &mut builder), "{name:?}");
+        let backends = |builder: &mut Builder, configuration| {
+            let tables = builder.build(configuration).unwrap();
+            tables.services.port(0).unwrap().backends.len()
+        };
+        assert_eq!(backends(&mut builder, &unchecked), 1, "the check's word still counts");
+        assert!(watch.follow_configuration(&unchecked, &mut builder), "tables are due");
+        assert_eq!(backends(&mut builder, &unchecked), 2);
     }
 }

@@ -26,7 +26,7 @@ pub mod signals;
 pub mod slots;
 pub mod sources;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod view;
 pub mod watch;
 pub mod worker_threads;

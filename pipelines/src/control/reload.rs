@@ -88,19 +88,19 @@ impl Reloader {
         Ok(Reload { tables, warnings: [loaded.warnings, notes].concat(), restart_keys })
     }
 
-    /// Reads the manifests that changed and takes over what that concerns. True: [`Self::tables`] has something new.
+    /// Reads the manifests that changed and takes over what that concerns. True: nodes are others than before.
     pub fn refresh(&mut self) -> Result<bool, ReloadError> {
         let Some(folder) = &mut self.folder else { return Ok(false) };
         let changes = folder.refresh(&mut self.objects)?;
+        // First what cannot fail: what has changed is told once, and nodes with too many networks block no services.
+        let concerned: BTreeSet<_> = changes.services.union(&changes.moved).cloned().collect();
+        self.builder.apply_objects(&self.objects, &concerned);
+        self.is_due |= changes.nodes || !concerned.is_empty();
         if changes.nodes {
             let (effective, _) = with_nodes(&self.running, &self.objects);
             self.builder.build_with(&effective, &self.objects)?;
         }
-        let concerned: BTreeSet<_> = changes.services.union(&changes.moved).cloned().collect();
-        self.builder.apply_objects(&self.objects, &concerned);
-        let is_new = changes.nodes || !concerned.is_empty();
-        self.is_due |= is_new;
-        Ok(is_new)
+        Ok(changes.nodes)
     }
 
     /// Frees what no flow refers to any more, and ends what has drained: every worker has been through its flows with
@@ -312,6 +312,44 @@ port = "pod-2"
         let renamed = PODS.replace("eth0", "eth1");
         assert!(merged(PODS, &renamed).unwrap_err().contains("the overlay needs the port `eth1`"));
         assert!(merged(PODS, CONFIGURATION).unwrap_err().contains("no `[bridge]` any more"));
+    }
+
+    /// What has changed is told once: a node that cannot be used must not swallow it.
+    #[test]
+    fn services_change_though_nodes_beside_them_do_not_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, manifests) = (folder.path().join("a.toml"), folder.path().join("m.yaml"));
+        let service = |address: &str| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: new}}\nspec: {{clusterIP: {address}, ports: [{{port: 80}}]}}\n"
+            )
+        };
+        std::fs::write(&path, CONFIGURATION).unwrap();
+        std::fs::write(&manifests, service("10.254.0.77")).unwrap();
+        let paths = SourcePaths { manifests: Some(manifests.clone()), ..SourcePaths::of_config(&path) };
+        let mut builder = Builder::new(1, crate::control::build::HostFacts::default());
+        let sources = Sources::load(&paths).unwrap();
+        builder.build_with(&sources.configuration(), &sources.objects).unwrap();
+        let mut reloader = Reloader::new(paths, sources, builder);
+        // Two routes more than a table holds make the build fail, as nodes beyond number would.
+        let route = config::model::Route {
+            destination: "10.0.0.0/8".parse().unwrap(),
+            via: None,
+            interface: InterfaceName::Underlay(0),
+        };
+        let host =
+            |number: u32| crate::prefix::Ipv4Prefix::host(core::net::Ipv4Addr::from(0x2000_0000 + number));
+        let too_many = (1 << 18) + 1;
+        reloader.running.routes =
+            (0..too_many).map(|n| config::model::Route { destination: host(n), ..route.clone() }).collect();
+        std::fs::write(
+            &manifests,
+            service("10.254.0.78") + "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n",
+        )
+        .unwrap();
+        assert!(reloader.refresh().is_err());
+        let tables = reloader.tables().unwrap();
+        assert!(tables.services.is_virtual(0x0afe_004e) && !tables.services.is_virtual(0x0afe_004d));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct Stopped {
     pub lost_threads: usize,
 }
 
-/// Retired tables that wait for a worker at the most; beyond that reloads are refused.
+/// Retired tables that wait for a worker at the most; beyond that new ones wait.
 const RETIRED_MAX: usize = 8;
 
 /// Why tables are not published.

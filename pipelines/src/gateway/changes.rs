@@ -21,19 +21,19 @@ pub(crate) fn is_outdated(flows: &Flows, id: EntryId, services: &ServiceTable) -
 }
 
 /// Whether a flow goes where its destination, which is a service's now and was not when it began, would not send it: past
-/// the service, or to a backend of one that is gone and had the address before.
+/// the service, or to a backend of another that had the address before.
 ///
 /// Of connections only those past the service that nobody has answered: an open one is to somebody who is there. Datagrams
 /// stay if nothing serves (pkg/proxy/conntrack/cleanup.go, `CleanStaleEntries`).
 fn is_astray(flows: &Flows, id: EntryId, services: &ServiceTable) -> bool {
     let Original { key, value, is_redirected } = original(flows, id);
     let may_move = match key.protocol {
-        PROTOCOL_UDP => !is_redirected || is_nobodys(value.backend_slot, services),
+        PROTOCOL_UDP => true,
         PROTOCOL_TCP => !is_redirected && value.state == TcpState::SynSent as u8,
         protocol => !is_redirected && has_ports(protocol) && value.state == STATE_UNREPLIED,
     };
     let Some(service) = may_move.then(|| service_of(key, services)).flatten() else { return false };
-    let is_at_home = is_redirected && backend_of(value, service).is_some();
+    let is_at_home = service.has_slot(value.backend_slot) || backend_of(value, service).is_some();
     key.protocol != PROTOCOL_UDP || !(service.backends.is_empty() || is_at_home)
 }
 
@@ -50,11 +50,6 @@ fn original(flows: &Flows, id: EntryId) -> Original<'_> {
     let is_redirected =
         (value.new_destination, value.new_destination_port) != (key.destination, key.destination_port);
     Original { key, value, is_redirected }
-}
-
-/// Whether no service port has flows that count in this slot.
-fn is_nobodys(slot: u32, services: &ServiceTable) -> bool {
-    slot == NO_BACKEND || services.stale.fate(slot) == Some(Fate::Count(NO_BACKEND))
 }
 
 /// The service that packets with this key are for now.

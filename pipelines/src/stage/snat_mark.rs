@@ -50,8 +50,9 @@ pub fn decide(tables: &Tables, decision: &mut Decision) {
 /// `scan_at` is where the last scan of the range ended.
 ///
 /// Ports are drawn at random (kube-proxy's `--random-fully`; RFC 6056, section 3.3.1). The same port serves many flows
-/// as long as they go to different destinations, and is never one that a service listens on at the new source. A closed
-/// TCP connection's entry lives through TIME_WAIT, and its port rests as long.
+/// as long as they go to different destinations, and is never one that a service listens on at the new source, nor one
+/// of the range in which it may: answers to those are not looked for here. A closed TCP connection's entry lives through
+/// TIME_WAIT, and its port rests as long.
 pub fn choose_port(
     decision: &Decision,
     tables: &Tables,
@@ -64,6 +65,7 @@ pub fn choose_port(
     let is_free = |key: &FlowKey| {
         let answer = key.reversed();
         ownership.is_own(key.protocol, key.source, key.source_port)
+            && !ownership.never_originates(key.source, key.source_port)
             && flows.find(&answer, flows.hash(&answer)).is_none()
             && !is_service(tables, key)
     };
@@ -92,4 +94,32 @@ pub fn choose_port(
 fn is_service(tables: &Tables, key: &FlowKey) -> bool {
     let frontend = FrontendKey { address: key.source, port: key.source_port, protocol: key.protocol };
     tables.services.frontends.get(&frontend).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::table::flow::HashSecret;
+    use engine::wire::ipv4::PROTOCOL_TCP;
+
+    use super::*;
+    use crate::control::build::{Builder, HostFacts};
+    use crate::control::testing::{CONFIGURATION, parsed};
+    use crate::flow::flow_key;
+
+    #[test]
+    fn ports_where_answers_are_not_looked_for_are_never_taken() {
+        const NODE: u32 = 0xc0a8_0015;
+        let mut tables = Builder::new(1, HostFacts::default()).build(&parsed(CONFIGURATION)).unwrap();
+        // As after a reload to a range that overlaps with the one in which node ports lay when the workers started.
+        tables.masquerade.snat_ports = (32_760, 32_770);
+        let ownership = Ownership::new(0, 1, Vec::new(), vec![NODE], (30_000, 32_767));
+        let mut decision = Decision::new(flow_key(PROTOCOL_TCP, 7, 40_000, 8, 80), 1, false);
+        (decision.source, decision.mark) = (NODE, MARK_MASQUERADE);
+        let flows = Flows::new(8, HashSecret::new(1, 2)).unwrap();
+        let mut random = Random::new(1);
+        for _ in 0..200 {
+            let key = choose_port(&decision, &tables, &flows, &ownership, &mut random, &mut 0).unwrap();
+            assert!((32_768..=32_770).contains(&key.source_port), "{}", key.source_port);
+        }
+    }
 }

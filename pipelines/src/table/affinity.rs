@@ -90,7 +90,8 @@ impl AffinityTable {
             let value = line.values[way].load(Ordering::Acquire);
             // Another client may have taken the place between the two reads.
             let is_own = line.keys[way].load(Ordering::Acquire) == key;
-            let is_fresh = now_s.wrapping_sub(value as u32) < window_s;
+            // Another worker's clock may have been read a moment later.
+            let is_fresh = now_s.saturating_sub(value as u32) < window_s;
             return (is_own && is_fresh).then_some((value >> 32) as u32);
         }
         None
@@ -112,7 +113,7 @@ impl AffinityTable {
             }
             // A place that was never used is older than any.
             let seen = stood as u32;
-            let age = if found == EMPTY { u32::MAX } else { now_s.wrapping_sub(seen) };
+            let age = if found == EMPTY { u32::MAX } else { now_s.saturating_sub(seen) };
             if found != BUSY && oldest_age.is_none_or(|other| age > other) {
                 (oldest, oldest_age) = (way, Some(age));
             }
@@ -150,6 +151,15 @@ mod tests {
         assert_eq!(table.find(client(1), 118, 10), Some(5));
         assert_eq!(table.find(client(1), 119, 10), None);
         assert_eq!(table.find(Client { service: 8, address: 1 }, 110, 10), None, "another service's");
+    }
+
+    #[test]
+    fn a_worker_whose_clock_was_read_earlier_finds_the_client_too() {
+        let table = AffinityTable::new(4, 1);
+        (1..=4).for_each(|address| table.note(client(address), address, 101, 10));
+        assert_eq!(table.find(client(1), 100, 10), Some(1));
+        table.note(client(5), 5, 100, 10);
+        assert_eq!(table.replaced(), 1, "none of the four was over");
     }
 
     #[test]

@@ -167,7 +167,7 @@ pub struct BackendFacts {
     pub origin: Arc<Origin>,
 }
 
-/// What people want to know of a service port; the data path never reads it.
+/// What people want to know of a service port; the data path reads it only while services change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceFacts {
     /// The object that the service comes from.
@@ -241,6 +241,11 @@ impl ServicePort {
         self.backends.iter().position(|backend| {
             backend.incarnation == incarnation && backend.weight > 0 && backend.is_in(scope)
         })
+    }
+
+    /// Whether flows of this slot are its own: to backends that it has, or had while there is one that looks for them.
+    pub fn has_slot(&self, slot: u32) -> bool {
+        self.backends.iter().any(|backend| backend.slot == slot) || self.facts.other_slots.contains(&slot)
     }
 
     /// `namespace/name:port name`.

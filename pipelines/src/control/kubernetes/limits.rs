@@ -18,6 +18,10 @@ pub(super) const LIST_DEPTH: usize = 4;
 pub(super) const NOTES: usize = 16;
 /// Findings of one file; the rest is only counted.
 pub(super) const FINDINGS: usize = 1_000;
+/// External IPs, load balancers' IPs, or source ranges of one Service; and addresses of one Node.
+pub(super) const ADDRESSES: usize = 1_024;
+/// Addresses times ports of one Service: what has to be looked for in packets.
+pub(super) const SERVICE_FRONTENDS: usize = 65_536;
 
 // As the API server has them (pkg/apis/discovery/validation/validation.go).
 

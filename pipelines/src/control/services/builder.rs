@@ -113,7 +113,11 @@ impl ServiceBuilder {
                 (name, *protocol) == (&port.name, port.protocol)
             };
             let number = match left.iter().position(is_same) {
-                Some(place) => left.swap_remove(place).2,
+                Some(place) => {
+                    let number = left.swap_remove(place).2;
+                    self.rank_anew(number, source);
+                    number
+                }
                 None => self.open(desired, port, source),
             };
             self.set_port(number, desired, port);
@@ -187,6 +191,21 @@ impl ServiceBuilder {
                 self.table.ports.push(None);
                 self.ports.len() as u32 - 1
             }
+        }
+    }
+
+    /// A service port is another source's than before, so that its claims count otherwise: they are made anew.
+    fn rank_anew(&mut self, number: u32, source: u8) {
+        let Some(Some(numbered)) = self.ports.get_mut(number as usize) else { return };
+        if numbered.rank.0 == source {
+            return;
+        }
+        let claims = core::mem::take(&mut numbered.state.frontends);
+        for (key, _) in claims {
+            self.release(number, key);
+        }
+        if let Some(Some(numbered)) = self.ports.get_mut(number as usize) {
+            numbered.rank.0 = source;
         }
     }
 
@@ -417,5 +436,40 @@ fn backend_name(service: &DesiredService, port: &DesiredPort, endpoint: &Desired
         port_name: Arc::clone(&port.name),
         protocol: port.protocol,
         address: core::net::SocketAddrV4::new(endpoint.address, endpoint.port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::services::desired_of_toml;
+    use crate::control::testing::{CONFIGURATION, parsed};
+
+    /// Two services claim one address; which one has it depends on who says so now, not on who said so before.
+    #[test]
+    fn a_service_that_another_source_takes_over_is_ranked_by_that_source() {
+        let services = parsed(CONFIGURATION).services;
+        let web = desired_of_toml(&services[0], 0);
+        let mut alike = web.clone();
+        alike.key = ServiceKey::new("default", "alike");
+        let mut builder = ServiceBuilder::default();
+        let holder = |builder: &mut ServiceBuilder, generation| {
+            let table = builder.table(generation);
+            let address = web.cluster_ip.unwrap().into();
+            let key = FrontendKey { address, port: 80, protocol: Protocol::Tcp.number() };
+            let (_, service) = table.find(&key).unwrap();
+            assert_eq!(builder.conflicts().len(), 1);
+            service.name.to_string()
+        };
+        builder.apply(&alike, 1);
+        builder.apply(&web, 0);
+        assert_eq!(holder(&mut builder, 1), "web");
+        builder.apply(&web, 1);
+        assert_eq!(holder(&mut builder, 2), "alike", "of one source the first in order of name");
+        builder.apply(&web, 0);
+        assert_eq!(holder(&mut builder, 3), "web");
+        builder.remove(&web.key);
+        builder.remove(&alike.key);
+        assert!(builder.table(4).frontends.is_empty() && builder.conflicts().is_empty());
     }
 }

@@ -227,11 +227,12 @@ pub(super) fn frontends(
     if let Some(address) = service.cluster_ip {
         add(key(address.into(), port.port), FrontendKind::ClusterIp);
     }
-    for address in &service.external_ips {
-        add(key((*address).into(), port.port), FrontendKind::ExternalIp);
-    }
+    // An address that is both is guarded by the source ranges: kube-proxy's `firewall-ips` do not ask what else it is.
     for address in &service.load_balancer_ips {
         add(key((*address).into(), port.port), FrontendKind::LoadBalancer);
+    }
+    for address in &service.external_ips {
+        add(key((*address).into(), port.port), FrontendKind::ExternalIp);
     }
     for address in port.node_port.iter().flat_map(|_| node_port_addresses) {
         add(key(*address, port.node_port.unwrap_or_default()), FrontendKind::NodePort);

@@ -14,6 +14,7 @@ use super::annotations::{self, Annotations};
 use super::check;
 use super::notes::{Notes, shown};
 use super::path::Path;
+use crate::control::kubernetes::limits;
 use crate::control::kubernetes::object::ObjectId;
 use crate::control::services::desired::{DesiredNode, Origin, Vtep};
 use crate::prefix::Ipv4Prefix;
@@ -46,9 +47,14 @@ pub(super) fn read(node: &Node, id: &ObjectId, notes: &mut Notes) -> DesiredNode
 /// Internal addresses, then external ones, each in their order. The API server takes any text for an address.
 fn addresses(status: &NodeStatus, notes: &mut Notes) -> Vec<Ipv4Addr> {
     let mut addresses = Vec::new();
+    let listed = status.addresses.as_deref().unwrap_or_default();
+    if listed.len() > limits::ADDRESSES {
+        let wrong = format!("{} addresses, so the last ones are left out", listed.len());
+        notes.warning("status.addresses", wrong, format!("give {} at the most", limits::ADDRESSES));
+    }
     for wanted in ["InternalIP", "ExternalIP"] {
         for (place, listed) in
-            status.addresses.iter().flatten().enumerate().filter(|(_, listed)| listed.type_ == wanted)
+            listed.iter().take(limits::ADDRESSES).enumerate().filter(|(_, listed)| listed.type_ == wanted)
         {
             match listed.address.parse() {
                 Ok(IpAddr::V4(address)) if check::special(IpAddr::V4(address)).is_none() => {

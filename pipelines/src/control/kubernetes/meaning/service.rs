@@ -15,6 +15,7 @@ use super::notes::{Notes, shown};
 use super::path::Path;
 use super::ports::Ports;
 use super::{Programmed, ServiceContent, annotations, check};
+use crate::control::kubernetes::limits;
 use crate::control::kubernetes::object::ObjectId;
 use crate::control::services::desired::{DesiredService, Origin, ServiceKey};
 use crate::prefix::Ipv4Prefix;
@@ -58,6 +59,7 @@ pub(super) fn read(service: &Service, id: &ObjectId, notes: &mut Notes) -> Servi
         health_check_node_port: health_check(spec, service_type, external_local, notes),
         ports: Ports::read(spec.ports.as_deref().unwrap_or_default(), service_type, notes),
     };
+    check_frontends(&desired, notes);
     let needs_ports = service_type != Type::ExternalName && !cluster_ips.is_headless;
     if needs_ports && spec.ports.as_ref().is_none_or(Vec::is_empty) {
         notes.error("spec.ports", "this service has no ports", "list at least one");
@@ -115,6 +117,26 @@ fn programmed(
     }
 }
 
+/// A list that the API server does not bound; more than that of it is not looked at.
+fn bounded<'a, T>(listed: &'a [T], field: &str, notes: &mut Notes) -> &'a [T] {
+    let Some(first) = listed.get(..limits::ADDRESSES).filter(|first| first.len() < listed.len()) else {
+        return listed;
+    };
+    let right = format!("give {} at the most", limits::ADDRESSES);
+    notes.error(field, format!("{} of them", listed.len()), right);
+    first
+}
+
+/// Each address is looked for at each port.
+fn check_frontends(desired: &DesiredService, notes: &mut Notes) {
+    let addresses = 1 + desired.external_ips.len() + desired.load_balancer_ips.len();
+    let frontends = addresses.saturating_mul(desired.ports.len());
+    if frontends > limits::SERVICE_FRONTENDS {
+        let right = format!("split the service; give {} at the most", limits::SERVICE_FRONTENDS);
+        notes.error("spec.ports", format!("{frontends} addresses times ports"), right);
+    }
+}
+
 /// One address more of the family it is of.
 fn sort(address: Option<IpAddr>, v4: &mut Vec<Ipv4Addr>, v6: &mut Vec<Ipv6Addr>) {
     match address {
@@ -127,7 +149,8 @@ fn sort(address: Option<IpAddr>, v4: &mut Vec<Ipv4Addr>, v6: &mut Vec<Ipv6Addr>)
 
 fn external_ips(spec: &ServiceSpec, v6: &mut Vec<Ipv6Addr>, notes: &mut Notes) -> Vec<Ipv4Addr> {
     let mut v4 = Vec::new();
-    for (place, text) in spec.external_ips.iter().flatten().enumerate() {
+    let listed = spec.external_ips.as_deref().unwrap_or_default();
+    for (place, text) in bounded(listed, "spec.externalIPs", notes).iter().enumerate() {
         sort(check::address(text, Path::of("spec.externalIPs").item(place), notes), &mut v4, v6);
     }
     v4
@@ -137,7 +160,9 @@ fn external_ips(spec: &ServiceSpec, v6: &mut Vec<Ipv6Addr>, notes: &mut Notes) -
 fn load_balancer_ips(service: &Service, v6: &mut Vec<Ipv6Addr>, notes: &mut Notes) -> Vec<Ipv4Addr> {
     let mut v4 = Vec::new();
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    for (place, ingress) in status.iter().filter_map(|status| status.ingress.as_ref()).flatten().enumerate() {
+    let listed = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    let listed = bounded(listed, "status.loadBalancer.ingress", notes);
+    for (place, ingress) in listed.iter().enumerate() {
         let path = Path::of("status.loadBalancer.ingress").item(place).field("ip");
         let Some(text) = ingress.ip.as_deref().filter(|text| !text.is_empty()) else { continue };
         let address = check::address(text, path, notes);
@@ -157,6 +182,7 @@ fn load_balancer_ips(service: &Service, v6: &mut Vec<Ipv6Addr>, notes: &mut Note
 /// others, addresses of IPv4 are open, as kube-proxy has it.
 fn source_ranges(spec: &ServiceSpec, service_type: Type, notes: &mut Notes) -> Vec<Ipv4Prefix> {
     let listed = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let listed = bounded(listed, "spec.loadBalancerSourceRanges", notes);
     let mut ranges = Vec::new();
     for (place, text) in listed.iter().enumerate() {
         let path = Path::of("spec.loadBalancerSourceRanges").item(place);

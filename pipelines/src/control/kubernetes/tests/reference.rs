@@ -161,6 +161,11 @@ fn the_documentation_knows_every_kind_annotation_and_bound() {
         ),
         ("lists inside lists", grouped(limits::LIST_DEPTH)),
         (
+            "external IPs, load balancers' IPs, source ranges of a Service; addresses of a Node",
+            format!("{} each", grouped(limits::ADDRESSES)),
+        ),
+        ("addresses times ports of a Service", grouped(limits::SERVICE_FRONTENDS)),
+        (
             "notes on one object, findings of one file",
             format!("{}, {}; the rest is counted", limits::NOTES, grouped(limits::FINDINGS)),
         ),

@@ -321,3 +321,23 @@ fn names_are_those_of_dns() {
     let counts = store(&service("")).counts();
     assert_eq!(counts.objects.iter().find(|(kind, _)| *kind == Kind::Service).unwrap().1, 1);
 }
+
+/// A short file cannot ask for work or memory without end.
+#[test]
+fn addresses_and_what_they_make_with_ports_are_bounded() {
+    let list = |first: u8, count: usize| -> String {
+        let address = |number: usize| format!("{first}.0.{}.{}", number / 250, number % 250 + 1);
+        (0..count).map(address).collect::<Vec<_>>().join(", ")
+    };
+    let external = |count| service(&format!("externalIPs: [{}]", list(20, count)));
+    assert_eq!(web(&external(1_024)).external_ips.len(), 1_024);
+    let refused = store(&external(1_025));
+    assert!(findings(&refused).join("").contains("spec.externalIPs: 1025 of them; give 1024 at the most"));
+    assert!(refused.desired(&key("web")).is_none());
+    let ports = |count: u32| -> String {
+        (1..=count).map(|port| format!("- {{name: p{port}, port: {port}}}\n")).collect()
+    };
+    let both = |count| service(&format!("externalIPs: [{}]\nports:\n{}", list(20, 1_023), ports(count)));
+    assert_eq!(web(&both(64)).ports.len(), 64);
+    assert!(findings(&store(&both(65))).join("").contains("66560 addresses times ports"));
+}
