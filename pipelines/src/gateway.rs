@@ -92,6 +92,8 @@ const ICMP_ERRORS_BURST: u32 = 50;
 pub const SWEEP_PAIRS: u32 = 256;
 /// As many while services' changes wait for it.
 const SWEEP_PAIRS_CHANGED: u32 = 1_024;
+/// Milliseconds that one slice makes up for at the most: a worker that sleeps looks at its flows as fast as one that polls.
+const SWEEP_ELAPSED_MAX_MS: u32 = 16;
 /// Events taken from each other worker's ring in one step.
 const EVENTS_PER_RING: usize = 32;
 
@@ -290,11 +292,13 @@ impl Gateway {
     }
 
     /// Ends flows that have been silent too long, and those that changes of services end: a slice of the table.
-    fn sweep(&mut self, now_ms: u32) {
+    /// `elapsed_ms` have gone by since the last one.
+    fn sweep(&mut self, now_ms: u32, elapsed_ms: u32) {
         let tables = self.tables.load();
         let capacity = self.core.flows.capacity() as u32;
         let has_changes = tables.services.needs_sweep();
         let slice = if has_changes { SWEEP_PAIRS_CHANGED } else { SWEEP_PAIRS };
+        let slice = slice * elapsed_ms.clamp(1, SWEEP_ELAPSED_MAX_MS);
         for _ in 0..slice.min(capacity) {
             let pair = self.sweep_at;
             if conntrack::is_expired(&self.core.flows, pair, &tables.timeouts, now_ms) {
@@ -360,9 +364,9 @@ impl Pipeline for Gateway {
         if now_ms == self.tended_ms && self.core.gauges.get(Gauge::Generation as usize) != 0 {
             return;
         }
-        self.tended_ms = now_ms;
+        let elapsed_ms = now_ms.wrapping_sub(core::mem::replace(&mut self.tended_ms, now_ms));
         self.step_machine(batch, now);
-        self.sweep(now_ms);
+        self.sweep(now_ms, elapsed_ms);
         self.answer_queries(now_ms);
         let generation = self.tables.load().generation;
         self.core.gauges.set(Gauge::Generation as usize, generation);

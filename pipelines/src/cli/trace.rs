@@ -19,7 +19,7 @@ use super::show::socket;
 #[derive(Args)]
 pub(super) struct TraceArguments {
     /// The configuration file (docs/configuration.md). With --live: its socket is asked.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["manifests", "live"])]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A file or folder of Kubernetes objects, YAML or JSON (docs/kubernetes.md) [default: `[control] manifests`].
     #[arg(long, value_name = "PATH")]

@@ -10,7 +10,7 @@ use crate::control::events::ControlEvent;
 use crate::control::health_watch::HealthWatch;
 use crate::control::reload::Reloader;
 use crate::control::running::{Running, WorkersBehind};
-use crate::control::watch::Fingerprint;
+use crate::control::watch::{Fingerprint, ManifestWatch};
 
 /// How long the configuration's folder must be quiet before the file is read.
 const QUIET: Duration = Duration::from_millis(50);
@@ -28,6 +28,7 @@ pub fn control_loop(
     mut seen: Fingerprint,
     mut reloader: Reloader,
     mut health: HealthWatch,
+    mut manifests: Option<ManifestWatch>,
     running: &mut Running,
     events: &Receiver<ControlEvent>,
 ) {
@@ -37,6 +38,9 @@ pub fn control_loop(
     reloader.mark_due_if(is_news);
     let mut touched = Touched::default();
     loop {
+        if manifests.as_mut().is_some_and(ManifestWatch::has_moved) {
+            touched.note(ControlEvent::ManifestsTouched);
+        }
         health.follow_services(reloader.builder().services().health_ports());
         running.view().set_health(health.view());
         let waits = running.reclaim() > 0 || reloader.is_due() || reloader.is_waiting();
@@ -212,7 +216,8 @@ mod tests {
             let seen = Fingerprint::of(&path);
             let (file, running) = (&path, &mut gateway.running);
             let health = HealthWatch::new(sender.clone());
-            let control = scope.spawn(move || control_loop(file, seen, reloader, health, running, &events));
+            let control =
+                scope.spawn(move || control_loop(file, seen, reloader, health, None, running, &events));
             let stop = StopOnDrop(sender.clone());
             let generation = || view.tables().generation;
             let used = || view.workers[0].gauges.get(crate::gateway::Gauge::Generation as usize);

@@ -196,6 +196,11 @@ fn keep_running_parts(running: &Configuration, mut new: Configuration) -> Result
         settings.service_cidrs.clone_from(&running.service_settings.service_cidrs);
         settings.node_port_addresses.clone_from(&running.service_settings.node_port_addresses);
         settings.node_port_range = running.service_settings.node_port_range;
+        let (nodes, snat) = (settings.node_port_range, settings.snat_port_range);
+        if nodes.0 <= snat.1 && snat.0 <= nodes.1 {
+            // Answers to a port of the kept range would not be looked for where their flow is.
+            settings.snat_port_range = running.service_settings.snat_port_range;
+        }
     }
     Ok(new)
 }

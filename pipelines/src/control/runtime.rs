@@ -20,7 +20,7 @@ use crate::control::running::{Running, StartError, accounting_is_balanced};
 use crate::control::show;
 use crate::control::signals;
 use crate::control::sources::{SourcePaths, Sources};
-use crate::control::watch::{FileWatch, Fingerprint};
+use crate::control::watch::{FileWatch, Fingerprint, ManifestWatch};
 
 /// Why the gateway did not run, or not to its proper end.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +92,16 @@ pub fn run(paths: &SourcePaths) -> Result<Outcome, RunError> {
     }
     let (sender, events) = mpsc::channel();
     let health = HealthWatch::new(sender.clone());
-    let watches = watch(path, &configuration, &sender)?;
+    let (file_watch, manifests) = watch(path, &configuration, &sender)?;
     let signal_thread = installed.start(sender).map_err(RunError::Signals)?;
     let socket = socket.map(|socket| ControlSocket::start(socket, running.view())).transpose()?;
     let metrics = metrics.map(|metrics| MetricsServer::start(metrics, running.view())).transpose()?;
     announce(&configuration, &cores);
 
     let reloader = Reloader::new(paths.clone(), sources, builder);
-    control_loop(path, seen, reloader, health, &mut running, &events);
+    control_loop(path, seen, reloader, health, manifests, &mut running, &events);
 
-    drop(watches);
+    drop(file_watch);
     signal_thread.stop();
     drop((socket, metrics));
     let stopped = running.stop();
@@ -119,21 +119,17 @@ fn watch(
     path: &Path,
     configuration: &Configuration,
     events: &mpsc::Sender<ControlEvent>,
-) -> notify::Result<Vec<FileWatch>> {
-    let mut watches = Vec::new();
+) -> notify::Result<(Option<FileWatch>, Option<ManifestWatch>)> {
     if !configuration.control.watch {
-        return Ok(watches);
+        return Ok((None, None));
     }
-    if path != Path::new("") {
-        watches.push(FileWatch::start(path, events.clone())?);
-    }
+    let has_file = path != Path::new("");
+    let file = has_file.then(|| FileWatch::start(path, events.clone())).transpose()?;
+    let manifests = configuration.control.manifests.as_deref();
+    let manifests = manifests.map(|path| ManifestWatch::start(path, events.clone())).transpose()?;
     // Changes since the files were read, which nobody watched for. The receiver lives as long as the gateway.
     let _ = events.send(ControlEvent::FileTouched);
-    if let Some(manifests) = &configuration.control.manifests {
-        watches.push(FileWatch::start_manifests(manifests, events.clone())?);
-        let _ = events.send(ControlEvent::ManifestsTouched);
-    }
-    Ok(watches)
+    Ok((file, manifests))
 }
 
 /// All sources, after all checks that `check --host` makes.

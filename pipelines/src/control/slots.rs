@@ -33,9 +33,14 @@ impl Slots {
         slot
     }
 
+    /// Whether a slot may be many's: it never goes with one of them.
+    pub fn is_shared(slot: u32) -> bool {
+        slot as usize == SLOTS_MAX - 1
+    }
+
     /// Frees a slot that nothing counts in any more and that stands at `values`. The last one may be many's, and stays.
     pub fn give_back(&mut self, slot: u32, values: [u64; SLOT_COUNTERS]) {
-        if (slot as usize) < SLOTS_MAX - 1 {
+        if !Self::is_shared(slot) {
             self.bases.insert(slot, values);
             self.free.push(slot);
         }

@@ -1,5 +1,6 @@
 //! The files that say what is wanted: the configuration, and manifests of Kubernetes objects.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::control::build::{Builder, HostFacts};
@@ -7,6 +8,7 @@ use crate::control::config::{self, Configuration, Diagnostic, Loaded, Report, Se
 use crate::control::kubernetes::{ManifestFolder, ObjectStore};
 use crate::control::nodes::with_nodes;
 use crate::control::services::builder::ServiceBuilder;
+use crate::control::services::desired::ServiceKey;
 
 /// Which files, as the command line names them.
 #[derive(Clone, Debug, Default)]
@@ -114,12 +116,13 @@ pub fn double_services<'a>(
     configuration: &'a Configuration,
     objects: &'a ObjectStore,
 ) -> impl Iterator<Item = Diagnostic> + 'a {
-    configuration.services.iter().filter_map(|service| {
-        let is_it = |key: &&crate::control::services::desired::ServiceKey| {
-            (&*key.namespace, &*key.name) == (service.namespace.as_str(), service.name.as_str())
-        };
-        let key = objects.service_keys().find(is_it)?;
-        Some(Diagnostic {
+    let of_objects: HashSet<&ServiceKey> = match configuration.services.is_empty() {
+        true => HashSet::new(),
+        false => objects.service_keys().collect(),
+    };
+    configuration.services.iter().filter_map(move |service| {
+        let key = ServiceKey::new(&service.namespace, &service.name);
+        of_objects.contains(&key).then(|| Diagnostic {
             severity: Severity::Warning,
             place: None,
             key: String::new(),

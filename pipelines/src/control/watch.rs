@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tracing::warn;
 
 use crate::control::events::ControlEvent;
 
@@ -56,6 +58,52 @@ impl FileWatch {
             }
         }
         Ok(Self { _watcher: watcher })
+    }
+}
+
+/// Watches a file or folder of manifests by its path: also when that is a link that is swapped, or is removed and made anew.
+pub struct ManifestWatch {
+    path: PathBuf,
+    events: Sender<ControlEvent>,
+    watched: Option<(Identity, FileWatch)>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+impl ManifestWatch {
+    /// Watches from now on, if the path is there.
+    pub fn start(path: &Path, events: Sender<ControlEvent>) -> notify::Result<Self> {
+        let mut watch = Self { path: path.to_owned(), events, watched: None };
+        watch.renew()?;
+        Ok(watch)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    fn renew(&mut self) -> notify::Result<()> {
+        if let Some(identity) = self.identity() {
+            let watch = FileWatch::start_manifests(&self.path, self.events.clone())?;
+            self.watched = Some((identity, watch));
+        }
+        Ok(())
+    }
+
+    /// Looks whether the path leads elsewhere than before, and watches what is there now. True: it does, or it leads
+    /// nowhere any more; so its manifests have to be looked at.
+    pub fn has_moved(&mut self) -> bool {
+        let now = self.identity();
+        if now == self.watched.as_ref().map(|(identity, _)| *identity) {
+            return false;
+        }
+        self.watched = None;
+        // Tried again with the next look.
+        if let Err(error) = self.renew() {
+            warn!("cannot watch {}: {error}", self.path.display());
+        }
+        true
     }
 }
 
@@ -142,6 +190,34 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(events.recv_timeout(PATIENCE), Ok(ControlEvent::FileTouched));
         assert_eq!(Fingerprint::of(&file), Fingerprint(None));
+    }
+
+    #[test]
+    fn a_folder_of_manifests_is_followed_where_its_path_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for version in ["v1", "v2"] {
+            std::fs::create_dir(path(version)).unwrap();
+        }
+        std::os::unix::fs::symlink("v1", path("manifests")).unwrap();
+        let (sender, events) = mpsc::channel();
+        let mut watch = ManifestWatch::start(&path("manifests"), sender).unwrap();
+        assert!(!watch.has_moved());
+        // As git-sync publishes: the link is swapped in one step.
+        std::os::unix::fs::symlink("v2", path("new")).unwrap();
+        std::fs::rename(path("new"), path("manifests")).unwrap();
+        assert!(watch.has_moved() && !watch.has_moved());
+        while events.recv_timeout(Duration::from_millis(100)).is_ok() {}
+        std::fs::write(path("v2").join("a.yaml"), "x").unwrap();
+        assert_eq!(events.recv_timeout(PATIENCE), Ok(ControlEvent::ManifestsTouched));
+        // Gone, and there again.
+        std::fs::remove_file(path("manifests")).unwrap();
+        assert!(watch.has_moved() && !watch.has_moved());
+        std::fs::create_dir(path("manifests")).unwrap();
+        assert!(watch.has_moved() && !watch.has_moved());
+        while events.recv_timeout(Duration::from_millis(100)).is_ok() {}
+        std::fs::write(path("manifests").join("a.yaml"), "x").unwrap();
+        assert_eq!(events.recv_timeout(PATIENCE), Ok(ControlEvent::ManifestsTouched));
     }
 
     #[test]

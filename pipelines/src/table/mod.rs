@@ -176,7 +176,7 @@ pub enum SlotCounter {
     PacketsOut,
     /// Bytes from it.
     BytesOut,
-    /// Connections refused or dropped (service).
+    /// Connections refused (service).
     Refused,
 }
 

@@ -36,6 +36,9 @@ pub fn restart_needed(old: &Configuration, new: &Configuration) -> Vec<String> {
         let (before, after) = (&old.service_settings, &new.service_settings);
         compare("services.service_cidrs", before.service_cidrs != after.service_cidrs);
         compare("services.node_port_range", before.node_port_range != after.node_port_range);
+        let (nodes, snat) = (before.node_port_range, after.snat_port_range);
+        let overlaps = nodes.0 <= snat.1 && snat.0 <= nodes.1;
+        compare("services.snat_port_range", overlaps && before.snat_port_range != after.snat_port_range);
         compare("services.node_port_addresses", before.node_port_addresses != after.node_port_addresses);
         compare("node.addresses", old.node.addresses != new.node.addresses);
         compare("node.primary_addresses", old.node.primary_addresses != new.node.primary_addresses);

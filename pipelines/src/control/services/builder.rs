@@ -259,7 +259,9 @@ impl ServiceBuilder {
         for gone in removed {
             let Gone { slot, address, port } = *gone;
             let since = self.generation + 1;
-            self.retired.push(Retired { slot, address, port, owner, fate, since });
+            if !Slots::is_shared(slot) {
+                self.retired.push(Retired { slot, address, port, owner, fate, since });
+            }
         }
     }
 
@@ -280,7 +282,9 @@ impl ServiceBuilder {
         });
         let own = Gone { slot: state.slot, address: 0, port: 0 };
         for Gone { slot, address, port } in state.known.iter().map(Known::gone).chain([own]) {
-            self.retired.push(Retired { slot, address, port, owner, fate, since });
+            if !Slots::is_shared(slot) {
+                self.retired.push(Retired { slot, address, port, owner, fate, since });
+            }
         }
         for (key, _) in &state.frontends {
             self.release(number, *key);
