@@ -5,7 +5,7 @@
 #   scripts/bench-compare.sh BASE [--rounds N] [--core N] [-- ARGUMENTS...]
 #
 # BASE is any git revision; it is built in a temporary worktree. 7 rounds if not told otherwise, on the last core. ARGUMENTS
-# go to the benchmark (`--quick` if there are none; docs/benchmarks.md). A verdict is given for each load that both
+# go to the benchmark (`--quick` if there are none). A verdict is given for each load that both
 # revisions have, each with the benchmark as it was in that revision.
 # Exit status: 0 when nothing is slower, 1 when something is, 2 when it could not be run. Nothing else should run meanwhile.
 set -uo pipefail
