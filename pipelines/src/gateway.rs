@@ -16,9 +16,11 @@
 //! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
 
 pub(crate) mod changes;
+mod eviction;
 mod first_packet;
 pub(crate) mod forward;
 pub(crate) mod host;
+mod opening;
 mod queries;
 
 pub use queries::{FlowAnswer, FlowQuery, FlowReport};
@@ -348,9 +350,8 @@ impl Pipeline for Gateway {
                 first_packets.push(index as u8);
             }
         }
-        // Later packets of the same new flow find the entry that the first one made.
-        for index in first_packets {
-            core.first_packet(&mut turn, usize::from(index));
+        if !first_packets.is_empty() {
+            core.first_packets(&mut turn, &first_packets);
         }
         waiting.settle();
         core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);

@@ -44,6 +44,23 @@ impl Hop {
         self.adjacency.kind = KIND_FREE;
     }
 
+    /// Reads a record.
+    pub(crate) fn read(record: u32, neighbours: &Neighbours) -> Option<Self> {
+        neighbours.read(record).map(|adjacency| Self { record, adjacency })
+    }
+
+    /// Whether packets can leave by it to this next hop.
+    #[inline(always)]
+    pub(crate) fn leads_to(&self, interface: InterfaceId, next_hop: u32) -> bool {
+        self.adjacency.is_usable()
+            && (self.adjacency.interface, self.adjacency.address) == (interface, next_hop)
+    }
+
+    /// The record's number and epoch, for flows to remember.
+    pub(crate) fn identity(&self) -> (u32, u32) {
+        (self.record, self.adjacency.epoch)
+    }
+
     /// Reads a record unless it is the last one.
     #[inline(always)]
     fn turn_to(&mut self, record: u32, neighbours: &Neighbours) {

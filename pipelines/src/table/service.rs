@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+use engine::prefetch::prefetch_read;
 use engine::random::Random;
 use engine::table::chunked_vec::ChunkedVec;
 use engine::table::sharded_map::ShardedMap;
@@ -146,6 +148,14 @@ impl Choice {
         matches!(self, Self::Random(table) if table.is_empty())
     }
 
+    /// Asks for where a choice among a few begins.
+    #[inline]
+    fn prefetch(&self) {
+        if let Self::Random(table) = self {
+            table.prefetch();
+        }
+    }
+
     /// The backend of a connection; none if no backend has any weight.
     #[inline]
     pub fn choose(&self, random: &mut Random, connection: Connection) -> Option<usize> {
@@ -266,6 +276,8 @@ pub const BACKENDS_MAX: usize = 65_536;
 pub struct ServiceTable {
     /// Where each (address, port, protocol) leads.
     pub frontends: ShardedMap<FrontendKey, Frontend>,
+    /// Addresses that frontends have, and how many each.
+    pub frontend_addresses: ShardedMap<u32, u32>,
     /// Cluster IPs, and how many service ports have each: what is for them and matches no frontend is refused.
     pub addresses: ShardedMap<u32, u32>,
     /// The lowest and the highest cluster IP that there ever was: nearly all other addresses are told apart by that.
@@ -284,6 +296,41 @@ impl ServiceTable {
     pub fn find(&self, key: &FrontendKey) -> Option<(Frontend, &ServicePort)> {
         let frontend = self.frontends.get(key)?;
         Some((frontend, self.port(frontend.service)?))
+    }
+
+    /// Whether a service is reached at an address, port and protocol: nearly all addresses have none, whatever the port.
+    #[inline]
+    pub fn listens(&self, address: u32, port: u16, protocol: u8) -> bool {
+        self.frontend_addresses.get(&address).is_some()
+            && self.frontends.get(&FrontendKey { address, port, protocol }).is_some()
+    }
+
+    /// Asks for all that looking these up and drawing their backends will read, step by step for all of them, so that they
+    /// wait for memory together. Changes nothing, and what is not asked for is read all the same.
+    pub fn prefetch<const AT_ONCE: usize>(&self, keys: &ArrayVec<FrontendKey, AT_ONCE>) {
+        for key in keys {
+            self.frontends.prefetch(key);
+        }
+        let mut numbers = ArrayVec::<u32, AT_ONCE>::new();
+        for frontend in keys.iter().filter_map(|key| self.frontends.get(key)) {
+            self.ports.prefetch(frontend.service as usize);
+            numbers.push(frontend.service);
+        }
+        for port in numbers.iter().filter_map(|number| self.port_unread(*number)) {
+            // The lines that new connections read.
+            prefetch_read(port);
+            prefetch_read(port.cast::<u8>().wrapping_add(64));
+        }
+        for port in numbers.iter().filter_map(|number| self.port(*number)) {
+            prefetch_read(port.backends.as_ptr());
+            port.cluster.prefetch();
+        }
+    }
+
+    /// Where a service port is, without a look at it.
+    #[inline]
+    fn port_unread(&self, number: u32) -> Option<*const ServicePort> {
+        self.ports.get(number as usize)?.as_ref().map(Arc::as_ptr)
     }
 
     /// The service port of a number.

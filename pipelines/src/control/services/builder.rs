@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use engine::table::sharded_map::ShardedMap;
+
 use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
@@ -310,7 +312,9 @@ impl ServiceBuilder {
         }
         self.added = true;
         claimant.service = number;
-        self.table.frontends.insert(key, claimant);
+        if self.table.frontends.insert(key, claimant).is_none() {
+            count(&mut self.table.frontend_addresses, key.address, 1);
+        }
     }
 
     /// Takes a service port's claim back; the next in rank gets what it had.
@@ -319,12 +323,14 @@ impl ServiceBuilder {
         let Some(claims) = self.contested.get_mut(&key) else {
             if is_holder {
                 self.table.frontends.remove(&key);
+                count(&mut self.table.frontend_addresses, key.address, -1);
             }
             return;
         };
         if is_holder {
             let rank = |number: u32| self.ports.get(number as usize)?.as_ref().map(|port| &port.rank);
             let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
+            // There always is one: a key without claims is not among the contested.
             if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
                 self.added = true;
                 self.table.frontends.insert(key, Frontend { service, kind });
@@ -342,20 +348,12 @@ impl ServiceBuilder {
             return;
         }
         if let Some(address) = from {
-            match self.table.addresses.get(&address) {
-                Some(count) if count > 1 => {
-                    self.table.addresses.insert(address, count - 1);
-                }
-                _ => {
-                    self.table.addresses.remove(&address);
-                }
-            }
+            count(&mut self.table.addresses, address, -1);
         }
         if let Some(address) = to {
             let (first, last) = self.table.address_range.unwrap_or((address, address));
             self.table.address_range = Some((first.min(address), last.max(address)));
-            let count = self.table.addresses.get(&address).unwrap_or(0);
-            self.table.addresses.insert(address, count + 1);
+            count(&mut self.table.addresses, address, 1);
         }
     }
 
@@ -441,6 +439,14 @@ fn backend_name(service: &DesiredService, port: &DesiredPort, endpoint: &Desired
         protocol: port.protocol,
         address: core::net::SocketAddrV4::new(endpoint.address, endpoint.port),
     }
+}
+
+/// One more or one less at an address; addresses without any are not in the map.
+fn count(counts: &mut ShardedMap<u32, u32>, address: u32, change: i32) {
+    match counts.get(&address).unwrap_or(0).saturating_add_signed(change) {
+        0 => counts.remove(&address),
+        count => counts.insert(address, count),
+    };
 }
 
 #[cfg(test)]
