@@ -22,6 +22,7 @@ pub(crate) mod forward;
 pub(crate) mod host;
 mod opening;
 mod queries;
+mod stateless;
 
 pub use queries::{FlowAnswer, FlowQuery, FlowReport};
 
@@ -123,11 +124,13 @@ pub enum Gauge {
     FlowsEnded,
     /// Every flow has been looked at with tables of this generation or a later one.
     SweptGeneration,
+    /// Packets sent on without a flow, since the table was full.
+    PacketsStateless,
 }
 
 impl Gauge {
     /// All, with their names.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::Flows, "flows"),
         (Self::FlowsCreated, "flows_created"),
         (Self::FlowsExpired, "flows_expired"),
@@ -138,6 +141,7 @@ impl Gauge {
         (Self::Generation, "generation"),
         (Self::FlowsEnded, "flows_ended"),
         (Self::SweptGeneration, "swept_generation"),
+        (Self::PacketsStateless, "packets_stateless"),
     ];
 }
 
@@ -225,6 +229,8 @@ pub(crate) struct Core {
     pub(crate) hop: forward::Hop,
     /// Where eviction looks next.
     pub(crate) evict_at: u32,
+    /// When packets were last sent on without a flow.
+    pub(crate) stateless: stateless::Stateless,
     /// Where the next scan for a free masquerade port begins.
     pub(crate) scan_at: u32,
 }
@@ -248,6 +254,7 @@ impl Gateway {
             identification: random.next_u32() as u16,
             evict_at: 0,
             scan_at: 0,
+            stateless: stateless::Stateless::default(),
             hop: forward::Hop::NONE,
             random,
         };

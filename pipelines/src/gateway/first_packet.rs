@@ -150,10 +150,7 @@ impl Core {
                 if !decision.bridged {
                     turn.batch.meta[index].flags &= !BRIDGED;
                 }
-                match self.create(turn, index, opening, made) {
-                    Ok(id) => self.forward(turn, index, id),
-                    Err(disposition) => turn.batch.dispositions[index] = disposition,
-                }
+                self.open(turn, index, opening, made);
             }
             Outcome::Answer => self.answer_echo(turn, index),
             Outcome::Deliver => {
@@ -168,6 +165,30 @@ impl Core {
             }
             Outcome::Drop(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
             Outcome::Undecided => {}
+        }
+    }
+
+    /// Makes the flow of a packet that is to go on, and sends it on; without a flow if there is no place for one.
+    fn open(&mut self, turn: &mut Turn<'_>, index: usize, opening: &Opening, made: &mut MadeHere) {
+        let decision = &opening.decision;
+        if self.answer_without_flow(turn, index, decision) {
+            return;
+        }
+        if self.flows.free_pairs() == 0 {
+            // Place was looked for: there was none.
+            return self.without_flow(turn, index, decision, DropReason::FlowTableFull);
+        }
+        match self.create(turn, index, opening, made) {
+            Ok(id) => self.forward(turn, index, id),
+            Err(reason @ DropReason::FlowTableFull) => self.without_flow(turn, index, decision, reason),
+            // The end of a connection that never had a flow.
+            Err(reason @ DropReason::TcpInvalid)
+                if decision.frontend.is_some()
+                    && self.stateless.is_recent(&turn.tables.timeouts, turn.now) =>
+            {
+                self.without_flow(turn, index, decision, reason);
+            }
+            Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
         }
     }
 

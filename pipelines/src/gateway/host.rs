@@ -62,9 +62,9 @@ impl Core {
         }
         let created = match self.admit(&meta, turn.tables, turn.now) {
             Ok(()) => self.create(turn, index, opening, made),
-            Err(reason) => Err(Disposition::Drop(reason.code())),
+            Err(reason) => Err(reason),
         };
-        created.map_err(|disposition| turn.batch.dispositions[index] = disposition).ok()
+        created.map_err(|reason| turn.batch.dispositions[index] = Disposition::Drop(reason.code())).ok()
     }
 
     /// Delivers a packet that no flow is remembered for.

@@ -1,6 +1,5 @@
 //! Making the flow entry pair of a decision.
 
-use engine::batch::Disposition;
 use engine::table::flow::{EntryId, FlowKey, InsertError};
 
 use super::first_packet::{MadeHere, Opening};
@@ -22,14 +21,13 @@ impl Core {
         index: usize,
         opening: &Opening,
         made: &mut MadeHere,
-    ) -> Result<EntryId, Disposition> {
+    ) -> Result<EntryId, DropReason> {
         let meta = turn.batch.meta[index];
         let decision = &opening.decision;
-        let drop = |reason: DropReason| Disposition::Drop(reason.code());
-        let state = conntrack::initial_state(&meta).map_err(drop)?;
-        let (leaving, answer_hash) = self.leaving_key(opening, turn.tables).map_err(drop)?;
+        let state = conntrack::initial_state(&meta)?;
+        let (leaving, answer_hash) = self.leaving_key(opening, turn.tables)?;
         let hashes = [meta.hash, answer_hash];
-        let id = self.insert(decision, &leaving, hashes, state, turn).map_err(drop)?;
+        let id = self.insert(decision, &leaving, hashes, state, turn)?;
         made.note(hashes);
         if let Some(packet) = turn.batch.packet(index) {
             conntrack::note_first(&mut self.flows, id, packet, &meta);

@@ -156,6 +156,15 @@ impl Choice {
         }
     }
 
+    /// The backend of a connection, if the connection alone decides.
+    #[inline]
+    pub fn place_of(&self, connection: Connection) -> Option<usize> {
+        match self {
+            Self::Random(_) => None,
+            Self::Maglev(table) => Some(table.choose(connection)),
+        }
+    }
+
     /// The backend of a connection; none if no backend has any weight.
     #[inline]
     pub fn choose(&self, random: &mut Random, connection: Connection) -> Option<usize> {
@@ -268,6 +277,9 @@ impl ServicePort {
     }
 }
 
+/// In [`ServiceTable::hashed`]: an endpoint of several services.
+pub const SEVERAL: u32 = u32::MAX;
+
 /// Most backends of one service port: keeps the sum of weights in 32 bits.
 pub const BACKENDS_MAX: usize = 65_536;
 
@@ -278,6 +290,9 @@ pub struct ServiceTable {
     pub frontends: ShardedMap<FrontendKey, Frontend>,
     /// Addresses that frontends have, and how many each.
     pub frontend_addresses: ShardedMap<u32, u32>,
+    /// Backends (address, port, protocol) of cluster IPs that choose by a consistent hash, and the number of the service
+    /// port, or [`SEVERAL`].
+    pub hashed: ShardedMap<FrontendKey, u32>,
     /// Cluster IPs, and how many service ports have each: what is for them and matches no frontend is refused.
     pub addresses: ShardedMap<u32, u32>,
     /// The lowest and the highest cluster IP that there ever was: nearly all other addresses are told apart by that.

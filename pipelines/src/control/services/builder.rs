@@ -10,6 +10,7 @@ use engine::table::sharded_map::ShardedMap;
 
 use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
+use super::hashed::HashedBackends;
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
 use super::retired::{Planned, Retired, RetiredBackends};
 use crate::control::config::model::Protocol;
@@ -68,6 +69,7 @@ pub struct ServiceBuilder {
     free_numbers: BTreeSet<u32>,
     /// Claims to an address and port that another has.
     contested: HashMap<FrontendKey, Vec<(u32, FrontendKind)>>,
+    hashed: HashedBackends,
     table: ServiceTable,
     slots: Slots,
     retired: RetiredBackends,
@@ -237,6 +239,7 @@ impl ServiceBuilder {
         let wanted = frontends(service, port, &self.settings.node_port_addresses);
         let before = core::mem::replace(&mut state.frontends, wanted.clone());
         self.ports[number as usize] = Some(numbered);
+        self.hashed.set(&mut self.table.hashed, number, Some(&record));
         self.table.ports.set(number as usize, Some(Arc::new(record)));
         for claim in before.iter().filter(|claim| !wanted.contains(claim)) {
             self.release(number, claim.0);
@@ -291,6 +294,7 @@ impl ServiceBuilder {
         for (key, _) in &state.frontends {
             self.release(number, *key);
         }
+        self.hashed.set(&mut self.table.hashed, number, None);
         self.table.ports.set(number as usize, None);
         self.free_numbers.insert(number);
     }

@@ -7,6 +7,7 @@
 pub mod builder;
 pub mod categorize;
 pub mod desired;
+mod hashed;
 mod ports;
 mod retired;
 mod toml;
