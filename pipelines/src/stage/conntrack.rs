@@ -32,21 +32,22 @@ pub enum Step {
     Invalid,
 }
 
-/// Finds the flows of all pending packets of the batch: bucket lines were asked for by parse, entry lines are asked for
-/// here, and compared when all are on their way.
-pub fn find(batch: &mut Batch<Meta>, flows: &Flows) {
+/// Asks for the entries of all packets that are to be looked up; parse has asked for their buckets.
+pub fn prefetch(batch: &mut Batch<Meta>, flows: &Flows) {
     for index in 0..batch.len() {
         let meta = &mut batch.meta[index];
         if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
             meta.entry = flows.prefetch_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
         }
     }
-    for index in 0..batch.len() {
-        let meta = &mut batch.meta[index];
-        if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
-            let hint = (meta.entry != NO_ENTRY).then_some(EntryId(meta.entry));
-            meta.entry = flows.find_with_hint(&meta.key, meta.hash, hint).map_or(NO_ENTRY, |id| id.0);
-        }
+}
+
+/// Finds the flow of a packet. The later after [`prefetch`] that is, the less it waits.
+#[inline(always)]
+pub fn find(meta: &mut Meta, flows: &Flows) {
+    if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
+        let hint = (meta.entry != NO_ENTRY).then_some(EntryId(meta.entry));
+        meta.entry = flows.find_with_hint(&meta.key, meta.hash, hint).map_or(NO_ENTRY, |id| id.0);
     }
 }
 
