@@ -27,9 +27,17 @@ use crate::table::interface::{HOST_INTERFACE, HOST_PORT};
 const OPTION_LOOSE_SOURCE_ROUTE: u8 = 131;
 const OPTION_STRICT_SOURCE_ROUTE: u8 = 137;
 
+/// Packets between the one that is parsed and the one whose bytes are asked for: a device or another worker has written them.
+const AHEAD: usize = 4;
+
 /// Parses every pending packet of the batch, and asks the cache for its flow's bucket.
 pub fn run(batch: &mut Batch<Meta>, tables: &Tables, flows: &Flows) {
     for index in 0..batch.len() {
+        if index + AHEAD < batch.len()
+            && let Some(packet) = batch.packet(index + AHEAD)
+        {
+            packet.prefetch_headers();
+        }
         let Some((packet, meta, disposition)) = batch.parts_mut(index) else { continue };
         *meta = Meta { entry: NO_ENTRY, ..Meta::default() };
         if let Err(reason) = frame(packet, tables, meta) {

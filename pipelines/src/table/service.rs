@@ -14,6 +14,7 @@ use engine::table::sharded_map::ShardedMap;
 use engine::wire::ipv4::{PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
 
 use super::alias::AliasTable;
+use super::filter::Filter;
 use super::maglev::{Connection, MaglevTable};
 use super::stale::StaleBackends;
 use crate::control::config::model::Protocol;
@@ -49,6 +50,14 @@ pub struct FrontendKey {
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
+}
+
+impl FrontendKey {
+    /// The key in one word.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        u64::from(self.address) << 32 | u64::from(self.port) << 16 | u64::from(self.protocol)
+    }
 }
 
 /// What kind of address a service is reached by. It decides who is masqueraded, and which backends are asked.
@@ -301,8 +310,10 @@ pub struct ServiceTable {
     pub ports: ChunkedVec<Option<Arc<ServicePort>>>,
     /// Backends that are gone, as long as a flow may still go there.
     pub stale: Arc<StaleBackends>,
-    /// Frontends lead where they did not, and flows that began before may go elsewhere.
+    /// Some frontends lead where they did not, and flows that began before may go elsewhere.
     pub has_new_frontends: bool,
+    /// Which those are.
+    pub new_frontends: Filter,
 }
 
 impl ServiceTable {
@@ -364,6 +375,12 @@ impl ServiceTable {
     pub fn is_virtual(&self, address: u32) -> bool {
         self.address_range.is_some_and(|(first, last)| (first..=last).contains(&address))
             && self.addresses.get(&address).is_some()
+    }
+
+    /// Whether a frontend may be one that leads where it did not.
+    #[inline]
+    pub fn is_new(&self, key: &FrontendKey) -> bool {
+        self.has_new_frontends && self.new_frontends.may_have(key.number())
     }
 
     /// Whether workers have anything to look for in their flows.

@@ -11,6 +11,7 @@ use engine::table::sharded_map::ShardedMap;
 use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
 use super::hashed::HashedBackends;
+use super::new_frontends::NewFrontends;
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
 use super::retired::{Planned, Retired, RetiredBackends};
 use crate::control::config::model::Protocol;
@@ -77,9 +78,8 @@ pub struct ServiceBuilder {
     next_incarnation: u32,
     unhealthy: HashSet<BackendName>,
     health_ports: BTreeMap<ServiceKey, HealthNodePort>,
-    /// Frontends lead where they did not since the last table, or since the generation named and not swept for yet.
-    added: bool,
-    added_in: Option<u64>,
+    /// Frontends that lead where they did not.
+    new_frontends: NewFrontends,
     /// Number of the next table.
     generation: u64,
     now_s: u64,
@@ -233,10 +233,13 @@ impl ServiceBuilder {
         let served = state.serves();
         let Changed { mut record, removed, serves } = maker.make(service, port, state);
         // Datagrams past a service stay as long as nothing serves.
-        self.added |= state.is_udp && serves && !served;
+        let serves_anew = state.is_udp && serves && !served;
         self.retire(owner, state, &removed, serves);
         record.facts.other_slots.extend(self.retired.slots_of(owner));
         let wanted = frontends(service, port, &self.settings.node_port_addresses);
+        if serves_anew {
+            wanted.iter().for_each(|(key, _)| self.new_frontends.add(*key));
+        }
         let before = core::mem::replace(&mut state.frontends, wanted.clone());
         self.ports[number as usize] = Some(numbered);
         self.hashed.set(&mut self.table.hashed, number, Some(&record));
@@ -314,7 +317,7 @@ impl ServiceBuilder {
             }
             self.contested.entry(key).or_default().push((holder.service, holder.kind));
         }
-        self.added = true;
+        self.new_frontends.add(key);
         claimant.service = number;
         if self.table.frontends.insert(key, claimant).is_none() {
             count(&mut self.table.frontend_addresses, key.address, 1);
@@ -336,7 +339,7 @@ impl ServiceBuilder {
             let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
             // There always is one: a key without claims is not among the contested.
             if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
-                self.added = true;
+                self.new_frontends.add(key);
                 self.table.frontends.insert(key, Frontend { service, kind });
             }
         } else {
@@ -367,10 +370,10 @@ impl ServiceBuilder {
         if core::mem::take(&mut self.retired.changed) {
             self.table.stale = Arc::new(self.retired.fates());
         }
-        if core::mem::take(&mut self.added) && generation > 1 {
-            self.added_in = Some(generation);
+        if let Some(filter) = self.new_frontends.publish(generation) {
+            self.table.has_new_frontends = self.new_frontends.is_waiting();
+            self.table.new_frontends = filter;
         }
-        self.table.has_new_frontends = self.added_in.is_some();
         self.table.clone()
     }
 
@@ -378,7 +381,7 @@ impl ServiceBuilder {
     /// or later. `values` reads a slot's counters. True: the next table differs.
     pub fn reclaim(&mut self, swept: u64, values: &dyn Fn(u32) -> [u64; SLOT_COUNTERS]) -> bool {
         self.retired.end_drained(self.now_s, self.generation + 1);
-        let mut changed = self.added_in.take_if(|generation| *generation <= swept).is_some();
+        let mut changed = self.new_frontends.take_swept(swept);
         for retired in self.retired.take_swept(swept) {
             changed = true;
             let (stood, now) =
@@ -406,7 +409,7 @@ impl ServiceBuilder {
 
     /// Whether anything waits for workers' sweeps or for time.
     pub fn is_waiting(&self) -> bool {
-        self.added_in.is_some() || !self.retired.is_empty()
+        self.new_frontends.is_waiting() || !self.retired.is_empty()
     }
 
     /// Slots that counters must have room for.

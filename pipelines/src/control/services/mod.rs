@@ -8,6 +8,7 @@ pub mod builder;
 pub mod categorize;
 pub mod desired;
 mod hashed;
+mod new_frontends;
 mod ports;
 mod retired;
 mod toml;
