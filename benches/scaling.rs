@@ -49,6 +49,7 @@ const USAGE: &str = "usage: scaling COMMAND [--quick] [OPTIONS]
             [--counts 1,2,4,8,14] [--flows 64000] [--length MS] [--rounds N]
   changes   what 100 service changes a second cost the packets
             [--flows 64000] [--per-s 100] [--length MS] [--rounds N]
+            [--only endpoints|exchanges|weights|services]
   new       every packet a new connection, the table full, by the real clock
             [--seconds 30] [--capacity 65536] [--masquerade] [--tcp] [--services 10]
   tcp       whole TCP connections of ten packets, both ways

@@ -21,7 +21,8 @@ impl Arguments {
         self.has("--quick")
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
+    /// The word behind an option.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         let place = self.0.iter().position(|argument| argument == name)?;
         Some(self.0.get(place + 1).unwrap_or_else(|| panic!("{name} needs a value")))
     }

@@ -1,6 +1,6 @@
 //! The port that hands out frames as fast as they are taken, and takes back what is transmitted.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use engine::packet::Packet;
@@ -17,21 +17,26 @@ const KEPT: usize = 512;
 const EXCHANGED: usize = 256;
 
 /// Buffers that one worker has too many of: packets that were handed on end at another worker than they began at.
-pub(crate) type Depot = Arc<Mutex<Vec<Packet>>>;
+#[derive(Default)]
+pub(crate) struct Depot {
+    packets: Mutex<Vec<Packet>>,
+    /// So that whoever waits for buffers need not lock.
+    count: AtomicUsize,
+}
 
 /// One worker's queue of such a port.
 pub(crate) struct TrafficPort<T> {
     number: u16,
     traffic: T,
     free: Vec<Packet>,
-    depot: Depot,
+    depot: Arc<Depot>,
     pool: MemoryPool,
     is_open: Arc<AtomicBool>,
 }
 
 impl<T: Traffic> TrafficPort<T> {
     /// A port of this number with `buffers` buffers of its own.
-    pub(crate) fn new(number: u16, traffic: T, buffers: usize, depot: &Depot) -> Self {
+    pub(crate) fn new(number: u16, traffic: T, buffers: usize, depot: &Arc<Depot>) -> Self {
         Self {
             number,
             traffic,
@@ -50,10 +55,12 @@ impl<T: Traffic> TrafficPort<T> {
     /// Buffers that others left over, or new ones of the pool: at the start, and after drops, which go home to it.
     #[cold]
     fn refill(&mut self) {
-        let mut depot = self.depot.lock().expect("no port has panicked");
-        let from = depot.len().saturating_sub(EXCHANGED);
-        self.free.extend(depot.drain(from..));
-        drop(depot);
+        if self.depot.count.load(Ordering::Relaxed) > 0 {
+            let mut packets = self.depot.packets.lock().expect("no port has panicked");
+            let from = packets.len().saturating_sub(EXCHANGED);
+            self.free.extend(packets.drain(from..));
+            self.depot.count.store(from, Ordering::Relaxed);
+        }
         if self.free.is_empty() {
             let pool = &mut self.pool;
             self.free.extend(std::iter::from_fn(|| pool.allocate()).take(PACKETS));
@@ -62,8 +69,10 @@ impl<T: Traffic> TrafficPort<T> {
 
     #[cold]
     fn give_away(&mut self) {
+        let mut packets = self.depot.packets.lock().expect("no port has panicked");
         // The oldest ones: the last ones are still in this core's cache.
-        self.depot.lock().expect("no port has panicked").extend(self.free.drain(..EXCHANGED));
+        packets.extend(self.free.drain(..EXCHANGED));
+        self.depot.count.store(packets.len(), Ordering::Relaxed);
     }
 }
 

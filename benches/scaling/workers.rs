@@ -28,6 +28,8 @@ enum Spread {
     Own,
     /// At another one, all others alike.
     Adversarial,
+    /// The same, and no more of them than rings hold: what passes without loss.
+    Paced,
 }
 
 impl Spread {
@@ -35,6 +37,7 @@ impl Spread {
         match self {
             Self::Own => "own",
             Self::Adversarial => "adversarial",
+            Self::Paced => "paced",
         }
     }
 }
@@ -101,7 +104,8 @@ pub(crate) fn run(arguments: &Arguments) {
 }
 
 fn measure(count: usize, flows: usize, rounds: usize, length: Duration, cores: &[CoreId]) {
-    let spreads: &[Spread] = if count == 1 { &[] } else { &[Spread::Own, Spread::Adversarial] };
+    let spreads: &[Spread] =
+        if count == 1 { &[] } else { &[Spread::Own, Spread::Adversarial, Spread::Paced] };
     let mut alone = (world(1, flows, Spread::Own), Shown::default());
     let mut several: Vec<_> =
         spreads.iter().map(|spread| (*spread, world(count, flows, *spread), Shown::default())).collect();
@@ -141,7 +145,7 @@ fn world(count: usize, flows: usize, spread: Spread) -> World {
         owned[owner] += 1;
         let at = match spread {
             Spread::Own => owner,
-            Spread::Adversarial => (owner + 1 + flow as usize % (count - 1)) % count,
+            Spread::Adversarial | Spread::Paced => (owner + 1 + flow as usize % (count - 1)) % count,
         };
         arriving[at].push(flow);
     }
@@ -149,7 +153,9 @@ fn world(count: usize, flows: usize, spread: Spread) -> World {
     let capacity = owned.iter().max().map_or(0, |most| most * 5 / 4);
     let longest = arriving.iter().map(Vec::len).max().unwrap_or(0);
     let traffic = arriving.into_iter().map(|flows| Listed::new(services, flows)).collect();
-    let mut world = World::new(&Shape::new(cluster, capacity), traffic);
+    let mut shape = Shape::new(cluster, capacity);
+    shape.paced = spread == Spread::Paced;
+    let mut world = World::new(&shape, traffic);
     // Every flow is made, and every line is touched once more.
     world.real_turns(2 * longest.div_ceil(32) + 64);
     world.assert_sound(&[]);
@@ -162,7 +168,7 @@ fn world(count: usize, flows: usize, spread: Spread) -> World {
 /// Asserts that what ran is what was meant to.
 fn finish(mut world: World, flows: usize, spread: Spread) {
     world.drain();
-    world.assert_sound(&["hand_off_full"]);
+    world.assert_sound(if spread == Spread::Adversarial { &["hand_off_full"] } else { &[] });
     assert_eq!(world.gauge(Gauge::FlowsCreated), flows as u64, "no flow was made again");
     assert_eq!(world.tracked(), flows);
     let account = |account| world.account(account);

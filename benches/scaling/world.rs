@@ -36,11 +36,13 @@ pub(crate) struct Shape {
     pub(crate) masquerade: bool,
     /// Flows of UDP outlive every pause of the measurement.
     pub(crate) lasting: bool,
+    /// No more packets are on their way, in the rings too, than one of these rings holds: none is ever full.
+    pub(crate) paced: bool,
 }
 
 impl Shape {
     pub(crate) fn new(cluster: Cluster, capacity: usize) -> Self {
-        Self { cluster, capacity, masquerade: false, lasting: true }
+        Self { cluster, capacity, masquerade: false, lasting: true, paced: false }
     }
 
     fn configuration(&self) -> Configuration {
@@ -89,9 +91,13 @@ impl World {
         let tables = builder.build_with(&configuration, &store).expect("few routes");
         assert_eq!(tables.services.iter().count(), shape.cluster.services);
         let underlay = configuration.ports.iter().position(|port| port.name == "eth0").expect("is there");
-        let (depot, mut switches) = (Depot::default(), Vec::new());
+        let (depot, mut switches) = (Arc::new(Depot::default()), Vec::new());
         let mut input = |traffic: T| {
-            let buffers = 2_048 + HAND_OFF_RING * (count - 1);
+            let buffers = if shape.paced {
+                (HAND_OFF_RING / 2 / count).max(PACKETS * 2)
+            } else {
+                2_048 + HAND_OFF_RING * (count - 1)
+            };
             let port = TrafficPort::new(underlay as u16, traffic, buffers, &depot);
             switches.push(port.switch());
             let mut ports: Vec<Option<Box<dyn PortQueue>>> =
@@ -219,7 +225,7 @@ impl World {
 
 /// A worker that sends everything back: what this traffic, the port and the loop cost.
 pub(crate) fn null_worker<T: Traffic + 'static>(traffic: T) -> Worker<Null> {
-    let port = TrafficPort::new(0, traffic, 1_024, &Depot::default());
+    let port = TrafficPort::new(0, traffic, 1_024, &Arc::default());
     let connections =
         Connections { ports: vec![Some(Box::new(port))], inboxes: vec![], outboxes: vec![], host: None };
     Worker::new(Null, connections, WorkerCounters::new(1, 16), PACKETS)
