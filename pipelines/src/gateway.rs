@@ -442,7 +442,11 @@ impl Core {
         if meta.entry == NO_ENTRY || meta.kind != Kind::Flow {
             return;
         }
-        let value = &self.flows.entry(EntryId(meta.entry)).value;
+        let id = EntryId(meta.entry);
+        let value = &self.flows.entry(id).value;
+        if conntrack::changes_state(meta, value) {
+            self.flows.prefetch_peer(id);
+        }
         self.neighbours.prefetch(value.adjacency);
         if let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) {
             counters.prefetch(value.backend_slot);

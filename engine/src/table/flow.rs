@@ -242,7 +242,7 @@ impl<V: Copy + FromZeros> FlowTable<V> {
         ((u64::from(hash as u32) * self.buckets.len() as u64) >> 32) as usize
     }
 
-    /// First of three steps over a burst: asks for the bucket.
+    /// First of the steps over a burst: asks for the bucket.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
         prefetch_read(&raw const self.buckets[self.first_bucket(hash)]);
@@ -258,10 +258,41 @@ impl<V: Copy + FromZeros> FlowTable<V> {
         }
     }
 
-    /// Second step: asks for the entry that probably is the one, and names it.
+    /// Second step, when all buckets have been asked for: reads it. A hint may be dropped (processors do that when the page's
+    /// address is not at hand); a read is not, and reads of a loop that does nothing else wait for memory together.
+    #[inline(always)]
+    pub fn touch_bucket(&self, hash: u64) {
+        core::hint::black_box(self.buckets[self.first_bucket(hash)].tags[SPILLED]);
+    }
+
+    /// As [`Self::touch_bucket`], for an entry that was asked for.
+    #[inline(always)]
+    pub fn touch_entry(&self, id: EntryId) {
+        core::hint::black_box(self.entries[id.0 as usize].key.valid);
+    }
+
+    /// Third step: asks for the entry that probably is the one, and names it. None: it is not in its first bucket, and the
+    /// second one has been asked for if it may be there.
     #[inline(always)]
     pub fn prefetch_entry(&self, hash: u64) -> Option<EntryId> {
         let bucket = &self.buckets[self.first_bucket(hash)];
+        if bucket.matches(tag_of(hash)) == 0 && bucket.tags[SPILLED] != 0 {
+            prefetch_read(&raw const self.buckets[self.second_bucket(hash)]);
+        }
+        self.prefetch_match(bucket, hash)
+    }
+
+    /// As [`Self::prefetch_entry`], for those that were not in their first bucket.
+    #[inline]
+    pub fn prefetch_second_entry(&self, hash: u64) -> Option<EntryId> {
+        if self.buckets[self.first_bucket(hash)].tags[SPILLED] == 0 {
+            return None;
+        }
+        self.prefetch_match(&self.buckets[self.second_bucket(hash)], hash)
+    }
+
+    #[inline(always)]
+    fn prefetch_match(&self, bucket: &Bucket, hash: u64) -> Option<EntryId> {
         let matches = bucket.matches(tag_of(hash));
         if matches == 0 {
             return None;
@@ -271,7 +302,7 @@ impl<V: Copy + FromZeros> FlowTable<V> {
         Some(EntryId(entry))
     }
 
-    /// Third step: the entry with this key, looking first where `hint` says.
+    /// Last step: the entry with this key, looking first where `hint` says.
     #[inline(always)]
     pub fn find_with_hint(&self, key: &FlowKey, hash: u64, hint: Option<EntryId>) -> Option<EntryId> {
         match hint {
@@ -372,6 +403,12 @@ impl<V: Copy + FromZeros> FlowTable<V> {
             return;
         }
         self.remove_hashed(first.pair(), self.pair_hashes(first.pair()));
+    }
+
+    /// Asks for the entry of the other direction.
+    #[inline(always)]
+    pub fn prefetch_peer(&self, id: EntryId) {
+        prefetch_read(&raw const self.entries[id.peer().0 as usize]);
     }
 
     /// Asks for both entries of a pair.

@@ -32,14 +32,33 @@ pub enum Step {
     Invalid,
 }
 
-/// Asks for the entries of all packets that are to be looked up; parse has asked for their buckets.
+/// Asks for the entries of all packets that are to be looked up; parse has asked for their buckets. Each of the short loops
+/// waits for what the one before has asked for, for all packets at once.
 pub fn prefetch(batch: &mut Batch<Meta>, flows: &Flows) {
-    for index in 0..batch.len() {
-        let meta = &mut batch.meta[index];
-        if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
-            meta.entry = flows.prefetch_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
+    let count = batch.len();
+    let looked_up = |meta: &Meta| matches!(meta.kind, Kind::Flow | Kind::IcmpError);
+    for meta in batch.meta[..count].iter().filter(|meta| looked_up(meta)) {
+        flows.touch_bucket(meta.hash);
+    }
+    for meta in batch.meta[..count].iter_mut().filter(|meta| looked_up(meta)) {
+        meta.entry = flows.prefetch_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
+    }
+    for meta in batch.meta[..count].iter_mut().filter(|meta| looked_up(meta)) {
+        if meta.entry != NO_ENTRY {
+            flows.touch_entry(EntryId(meta.entry));
+        } else {
+            meta.entry = flows.prefetch_second_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
         }
     }
+}
+
+/// Whether a packet probably changes its flow's state, so that the other direction's entry is written as well.
+#[inline(always)]
+pub fn changes_state(meta: &Meta, value: &FlowValue) -> bool {
+    if meta.key.protocol != PROTOCOL_TCP {
+        return !value.has(FLAG_ORIGINAL | FLAG_ASSURED);
+    }
+    meta.tcp_flags & (FLAG_SYN | FLAG_FIN | FLAG_RST) != 0 || value.state != TcpState::Established as u8
 }
 
 /// Finds the flow of a packet. The later after [`prefetch`] that is, the less it waits.
