@@ -71,9 +71,9 @@ fn main() {
         Some("flows") => flows::run(&arguments),
         Some("services") => services::run(&arguments),
         Some("memory") => memory::run(&arguments),
-        // Tests of all targets start every benchmark.
-        _ if arguments.has("--test") => {}
-        _ => {
+        // Tests of all targets start every benchmark so.
+        None => println!("{USAGE}"),
+        Some(_) => {
             eprintln!("{USAGE}");
             std::process::exit(2);
         }
