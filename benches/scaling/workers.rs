@@ -84,11 +84,16 @@ impl Shown {
 pub(crate) fn run(arguments: &Arguments) {
     let counts = arguments.numbers("--counts", &[1, 2, 4, 8, 14]);
     let flows = arguments.number("--flows", 64_000);
+    let each = arguments.has("--each");
     let rounds = arguments.number_or("--rounds", 3, 7);
     let length = Duration::from_millis(arguments.number_or("--length", 200, 500) as u64);
     let cores = cores();
     print_clock();
-    println!("{flows} DNATed flows of UDP in all, {rounds} rounds of {} ms each", length.as_millis());
+    println!(
+        "{flows} DNATed flows of UDP {}, {rounds} rounds of {} ms each",
+        if each { "for each worker" } else { "in all" },
+        length.as_millis()
+    );
     println!(
         "workers  spread             Mpps in all          slowest  ratio to one worker   cycles a packet     \
          handed on  refused    calibration"
@@ -97,18 +102,28 @@ pub(crate) fn run(arguments: &Arguments) {
         if count > cores.len() {
             println!("{count:>7}  skipped: this process may use {} cores", cores.len());
         } else {
+            let flows = Flows { alone: flows, several: if each { flows * count } else { flows } };
             measure(count, flows, rounds, length, &cores);
         }
     }
     println!("handed on, refused by full rings: packets for each that was received, all rounds together");
 }
 
-fn measure(count: usize, flows: usize, rounds: usize, length: Duration, cores: &[CoreId]) {
+/// Flows of one worker by itself, and of several together.
+#[derive(Clone, Copy)]
+struct Flows {
+    alone: usize,
+    several: usize,
+}
+
+fn measure(count: usize, flows: Flows, rounds: usize, length: Duration, cores: &[CoreId]) {
     let spreads: &[Spread] =
         if count == 1 { &[] } else { &[Spread::Own, Spread::Adversarial, Spread::Paced] };
-    let mut alone = (world(1, flows, Spread::Own), Shown::default());
-    let mut several: Vec<_> =
-        spreads.iter().map(|spread| (*spread, world(count, flows, *spread), Shown::default())).collect();
+    let mut alone = (world(1, flows.alone, Spread::Own), Shown::default());
+    let mut several: Vec<_> = spreads
+        .iter()
+        .map(|spread| (*spread, world(count, flows.several, *spread), Shown::default()))
+        .collect();
     for round in 0..rounds {
         // Each core in its turn, since a virtual machine's cores are not always alike.
         let core = cores[round % count];
@@ -117,11 +132,11 @@ fn measure(count: usize, flows: usize, rounds: usize, length: Duration, cores: &
             shown.note(&run_workers(world, &cores[..count], length, |_, _| {}));
         }
     }
-    finish(alone.0, flows, Spread::Own);
+    finish(alone.0, flows.alone, Spread::Own);
     let one = &alone.1.rates;
     alone.1.print(1, "own", &ratios(one, one));
     for (spread, world, shown) in several {
-        finish(world, flows, spread);
+        finish(world, flows.several, spread);
         shown.print(count, spread.name(), &ratios(&shown.rates, one));
     }
 }
