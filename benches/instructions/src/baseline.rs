@@ -42,6 +42,9 @@ impl BaselineError {
     }
 }
 
+/// In place of a kind's name in a note: each kind that has risen and has no note of its own.
+const ALL: &str = "all";
+
 /// `KIND: why`, from the command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Note {
@@ -101,7 +104,7 @@ impl Baseline {
                 after.notes.insert(count.kind.clone(), lines.clone());
             }
         }
-        for note in notes {
+        for note in notes.iter().filter(|note| note.kind != ALL) {
             let Some(now) = after.kinds.get(&note.kind) else {
                 return Err(BaselineError::NoteUnknown(note.kind.clone()));
             };
@@ -111,12 +114,19 @@ impl Baseline {
             };
             after.notes.entry(note.kind.clone()).or_default().push(line);
         }
+        let for_all = notes.iter().find(|note| note.kind == ALL);
         for count in counts {
             let Some(&before) = self.kinds.get(&count.kind) else { continue };
-            if has_risen(before, count.instructions) && !notes.iter().any(|note| note.kind == count.kind) {
-                let kind = count.kind.clone();
-                return Err(BaselineError::NoteMissing { kind, before, after: count.instructions });
+            let has_note = notes.iter().any(|note| note.kind == count.kind);
+            if !has_risen(before, count.instructions) || has_note {
+                continue;
             }
+            let kind = count.kind.clone();
+            let Some(note) = for_all else {
+                return Err(BaselineError::NoteMissing { kind, before, after: count.instructions });
+            };
+            let line = format!("{before} to {:.0}: {}", count.instructions, note.why);
+            after.notes.entry(kind).or_default().push(line);
         }
         Ok(after)
     }
@@ -170,6 +180,9 @@ mod tests {
         assert_eq!(after.notes["dnat"], ["100 to 106: counts more"]);
         assert_eq!((after.kinds["dnat"], after.kinds["arp"], after.compiler.as_str()), (106, 52, "rustc 2"));
         assert_eq!(after.unexplained_since(&before), Vec::<String>::new());
+        let after = before.updated(&counts, "rustc 2", &[note("all: another compiler")]).unwrap();
+        assert_eq!(after.notes["dnat"], ["100 to 106: another compiler"]);
+        assert!(!after.notes.contains_key("arp"), "it is within the tolerance");
     }
 
     #[test]

@@ -42,13 +42,13 @@ struct Arguments {
     /// The baseline file.
     #[arg(long, value_name = "FILE", default_value = "benches/instructions.toml")]
     baseline: PathBuf,
-    /// An earlier version of it: rises between the two need a note as well.
+    /// An earlier version of it: rises between the two need a note as well. Repeatable.
     #[arg(long, value_name = "FILE")]
-    previous: Option<PathBuf>,
+    previous: Vec<PathBuf>,
     /// Writes what was counted to the baseline file; rises of over 5 % need a --note each.
     #[arg(long)]
     update: bool,
-    /// Why a kind costs more now. Repeatable.
+    /// Why a kind costs more now; `all` speaks for each that does and has no note of its own. Repeatable.
     #[arg(long = "note", value_name = "KIND: WHY", requires = "update")]
     notes: Vec<Note>,
     /// What compiled this, for the baseline file.
@@ -94,8 +94,13 @@ fn compare(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         return Ok(true);
     }
     let mut complaints = verdict.complaints;
-    if let Some(previous) = &arguments.previous {
-        complaints.extend(before.unexplained_since(&Baseline::read(previous)?));
+    for previous in &arguments.previous {
+        let unexplained = before.unexplained_since(&Baseline::read(previous)?);
+        if !unexplained.is_empty() {
+            complaints.extend(unexplained);
+            // Older versions would say the same again.
+            break;
+        }
     }
     complaints.iter().for_each(|complaint| println!("FAILED: {complaint}"));
     verdict.remarks.iter().for_each(|remark| println!("{remark}"));

@@ -6,10 +6,12 @@
     reason = "what is not as it should be must not be counted"
 )]
 
+mod choice;
 mod edges;
 mod operations;
 mod overlay;
 mod pods;
+mod protocols;
 mod scene;
 mod stages;
 mod tcp;
@@ -23,7 +25,10 @@ pub(crate) fn run_all() {
     scene::port_and_loop(&mut meter);
     overlay::udp_flows(&mut meter);
     overlay::full_table(&mut meter);
+    choice::remembered_and_hashed(&mut meter);
     tcp::connections(&mut meter);
+    protocols::others(&mut meter);
+    protocols::errors(&mut meter);
     pods::services(&mut meter);
     pods::bridge(&mut meter);
     edges::answers(&mut meter);

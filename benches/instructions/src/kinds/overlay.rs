@@ -1,12 +1,9 @@
 //! Datagrams through the tunnel, in and out again.
 
-use super::scene::{End, PACKETS, Scene, tunnelled_answers};
+use super::scene::{End, INNER_PACKET, PACKETS, Scene, tunnelled_answers};
 use crate::loads::{self, Load};
 use crate::meter::Meter;
 use crate::support::packets::{self, udp};
-
-/// Where the inner IP packet begins: behind two Ethernet headers, IP, UDP and VXLAN.
-const INNER_PACKET: usize = 64;
 
 /// First packets, later ones, and answers: plain, to a service, and masqueraded as well.
 pub(crate) fn udp_flows(meter: &mut Meter) {

@@ -15,6 +15,9 @@ use crate::support::packets;
 /// Packets of each kind: enough that all buckets and backends have their turn.
 pub(crate) const PACKETS: usize = 1_024;
 
+/// Where the inner IP packet begins: behind two Ethernet headers, IP, UDP and VXLAN.
+pub(crate) const INNER_PACKET: usize = 64;
+
 /// How each packet of a kind must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
