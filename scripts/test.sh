@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks everything: formatting, lints with and without DPDK, dependencies, documentation, scripts, all tests, models of the
-# lock-free parts, instruction counts, and (as root) the end-to-end tests and the quickstart on network namespaces.
+# lock-free parts, thread sanitizer, instruction counts, and (as root) the end-to-end tests and the quickstart on network namespaces.
 # Installs what is missing from Debian when root.
 #
 #   scripts/test.sh
@@ -108,6 +108,7 @@ main() {
     step "tests" cargo test --workspace --locked --no-fail-fast
     step "generator against gateway over memif" generator
     step "models of rings and snapshots" model
+    step "what threads share, under the thread sanitizer" scripts/sanitize.sh thread
     if command -v valgrind >/dev/null; then
         step "instruction counts" scripts/bench-instructions.sh
     else
