@@ -8,7 +8,7 @@
 #
 # The thread sanitizer must see what the standard library does, so that is built with it, from its source: the rustup component
 # rust-src. The sanitizers are unstable options of the compiler; RUSTC_BOOTSTRAP=1 lets the one that builds everything else
-# have them. Exit status: 0 nothing found, 1 or 101 a report or a failed test, 2 could not be run.
+# have them. Exit status: 0 nothing found, 66 a report, 101 a failed test, 2 could not be run.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=scripts/lib/packages.sh
