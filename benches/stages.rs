@@ -60,7 +60,10 @@ fn batch_stages(criterion: &mut Criterion) {
     group.bench_function("parse", |bencher| bencher.iter(|| parse::run(&mut parsed, &tables, &flows)));
     group.bench_function("vxlan_decap", |bencher| bencher.iter(|| vxlan_decap::run(&mut parsed, &tables)));
     group.bench_function("conntrack find, nothing there", |bencher| {
-        bencher.iter(|| conntrack::find(&mut parsed, &flows));
+        bencher.iter(|| {
+            conntrack::prefetch(&mut parsed, &flows);
+            parsed.meta.iter_mut().take(32).for_each(|meta| conntrack::find(meta, &flows));
+        });
     });
     group.finish();
 }

@@ -8,6 +8,8 @@ mod checksums;
 mod errors;
 #[path = "conntrack/pressure.rs"]
 mod pressure;
+#[path = "conntrack/stateless.rs"]
+mod stateless;
 #[path = "conntrack/tcp.rs"]
 mod tcp;
 #[path = "conntrack/timeouts.rs"]

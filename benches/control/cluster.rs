@@ -1,5 +1,7 @@
 //! A cluster of many services, as manifests and as objects.
 
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
 use core::net::Ipv4Addr;
 use std::fmt::Write;
 
@@ -9,11 +11,17 @@ use pipelines::control::kubernetes::Object;
 pub(crate) struct Cluster {
     pub(crate) services: usize,
     pub(crate) endpoints: usize,
+    protocol: &'static str,
 }
 
 impl Cluster {
     pub(crate) fn new(services: usize, endpoints: usize) -> Self {
-        Self { services, endpoints }
+        Self { services, endpoints, protocol: "UDP" }
+    }
+
+    /// The same with services of TCP, but for the YAML text.
+    pub(crate) fn over_tcp(self) -> Self {
+        Self { protocol: "TCP", ..self }
     }
 
     /// 10.64.0.0 and up, in a network of its own.
@@ -33,10 +41,12 @@ impl Cluster {
             + "\n[[routes]]\ndestination = \"172.32.0.0/11\"\nvia = \"172.30.9.0\"\ninterface = \"flannel.1\"\n"
     }
 
-    fn service_json(&self, service: usize) -> String {
+    /// `annotations` are fields of a JSON object, or nothing.
+    fn service_json(&self, service: usize, annotations: &str) -> String {
         format!(
-            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"namespace":"load","name":"s{service}"}},"spec":{{"clusterIP":"{}","ports":[{{"name":"p","port":80,"protocol":"UDP"}}]}}}}"#,
-            self.service_address(service)
+            r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"namespace":"load","name":"s{service}","annotations":{{{annotations}}}}},"spec":{{"clusterIP":"{}","ports":[{{"name":"p","port":80,"protocol":"{}"}}]}}}}"#,
+            self.service_address(service),
+            self.protocol
         )
     }
 
@@ -50,12 +60,34 @@ impl Cluster {
                 )
             })
             .collect();
-        slice_json(service, &endpoints.join(","))
+        self.slice_json(service, &endpoints.join(","))
+    }
+
+    /// A service as an object.
+    pub(crate) fn service(&self, service: usize) -> Object {
+        Object::Service(Box::new(serde_json::from_str(&self.service_json(service, "")).unwrap()))
+    }
+
+    /// A service whose first endpoint has this weight; the others' is 1.
+    pub(crate) fn weighted_service(&self, service: usize, weight: usize) -> Object {
+        let annotation = format!(r#""pollgate.io/weights":"{}={weight}""#, self.endpoint_address(service, 0));
+        Object::Service(Box::new(serde_json::from_str(&self.service_json(service, &annotation)).unwrap()))
+    }
+
+    /// The slice of a service with all its endpoints and one more.
+    pub(crate) fn larger_slice(&self, service: usize) -> Object {
+        let own = (0..self.endpoints).map(|endpoint| self.endpoint_address(service, endpoint));
+        let endpoints: Vec<String> = own
+            .chain([self.swapped_address(service)])
+            .map(|address| format!(r#"{{"addresses":["{address}"]}}"#))
+            .collect();
+        let slice = serde_json::from_str(&self.slice_json(service, &endpoints.join(","))).unwrap();
+        Object::EndpointSlice(Box::new(slice))
     }
 
     /// A service and its slice as objects.
     pub(crate) fn objects(&self, service: usize) -> [Object; 2] {
-        let service_object = serde_json::from_str(&self.service_json(service)).unwrap();
+        let service_object = serde_json::from_str(&self.service_json(service, "")).unwrap();
         let slice = serde_json::from_str(&self.whole_slice_json(service)).unwrap();
         [Object::Service(Box::new(service_object)), Object::EndpointSlice(Box::new(slice))]
     }
@@ -65,7 +97,8 @@ impl Cluster {
         let mut text = r#"{"apiVersion":"v1","kind":"List","items":["#.to_owned();
         for service in 0..self.services {
             let comma = if service == 0 { "" } else { "," };
-            write!(text, "{comma}{},{}", self.service_json(service), self.whole_slice_json(service)).unwrap();
+            write!(text, "{comma}{},{}", self.service_json(service, ""), self.whole_slice_json(service))
+                .unwrap();
         }
         text + "]}"
     }
@@ -100,15 +133,15 @@ impl Cluster {
     /// A slice of that one endpoint, as an object, as a live source would bring it.
     pub(crate) fn swapped_slice(&self, service: usize, number: usize) -> Object {
         let endpoint = format!(r#"{{"addresses":["{}"]}}"#, self.swapped_address(number));
-        let slice = serde_json::from_str(&slice_json(service, &endpoint)).unwrap();
+        let slice = serde_json::from_str(&self.slice_json(service, &endpoint)).unwrap();
         Object::EndpointSlice(Box::new(slice))
     }
-}
 
-/// The slice of a service with these endpoints.
-fn slice_json(service: usize, endpoints: &str) -> String {
-    format!(
-        r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"namespace":"load","name":"s{service}-x","labels":{{"kubernetes.io/service-name":"s{service}"}}}},"addressType":"IPv4","ports":[{{"name":"p","port":8080,"protocol":"UDP"}}],"endpoints":[{}]}}"#,
-        endpoints
-    )
+    /// The slice of a service with these endpoints.
+    fn slice_json(&self, service: usize, endpoints: &str) -> String {
+        format!(
+            r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{{"namespace":"load","name":"s{service}-x","labels":{{"kubernetes.io/service-name":"s{service}"}}}},"addressType":"IPv4","ports":[{{"name":"p","port":8080,"protocol":"{}"}}],"endpoints":[{endpoints}]}}"#,
+            self.protocol
+        )
+    }
 }

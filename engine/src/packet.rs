@@ -111,6 +111,14 @@ impl Packet {
         crate::prefetch::prefetch_read(self.0.as_ptr().cast::<u8>());
     }
 
+    /// Asks the cache for the lines in which headers are, those behind a tunnel's too.
+    #[inline(always)]
+    pub fn prefetch_headers(&self) {
+        let start = self.data_pointer();
+        crate::prefetch::prefetch_read(start);
+        crate::prefetch::prefetch_read(start.wrapping_add(64));
+    }
+
     /// Length of the packet's bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {

@@ -139,7 +139,12 @@ pub const CATALOGUE: &[(DropReason, &str, &str, &str)] = &[
         "icmp_type_unsupported",
         "An ICMP message that is no echo and no error.",
     ),
-    (FlowTableFull, "conntrack", "flow_table_full", "No place for another flow, and none could be evicted."),
+    (
+        FlowTableFull,
+        "conntrack",
+        "flow_table_full",
+        "No place for another flow, none could be evicted, and the packet needs one.",
+    ),
     (ServiceIcmp, "dnat", "service_icmp", "ICMP to a service's address: a service is rules, not a host."),
     (ServiceProtocol, "dnat", "service_protocol", "A protocol without ports to a service's address."),
     (

@@ -92,6 +92,33 @@ impl FlowValue {
             ..Self::default()
         }
     }
+
+    /// The rewrites of both directions: of packets with key `from` so that they leave as `to`, and of their answers back. What
+    /// one adds to a sum the other takes away, so the sums are computed once.
+    #[inline]
+    pub fn rewrite_both(from: &FlowKey, to: &FlowKey) -> [Self; 2] {
+        let there = Self::rewrite(from, to);
+        let back = Self {
+            new_source: from.destination,
+            new_destination: from.source,
+            new_source_port: from.destination_port,
+            new_destination_port: from.source_port,
+            ip_delta: negated(there.ip_delta),
+            transport_delta: negated(there.transport_delta),
+            ..there
+        };
+        [there, back]
+    }
+}
+
+/// The one's complement negative of a folded sum. As [`fold`] has it, zero is all ones (RFC 1624, section 3); a sum of
+/// nothing at all stays one.
+#[inline(always)]
+fn negated(sum: u16) -> u16 {
+    match sum {
+        0 | 0xffff => sum,
+        sum => !sum,
+    }
 }
 
 /// The key of packets from `source` to `destination`.
@@ -120,7 +147,31 @@ pub fn has_identity(protocol: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn both_rewrites_are_those_of_each_direction(
+            protocol in prop::sample::select(vec![1u8, 6, 17, 47, 132]),
+            addresses: [u32; 4],
+            ports: [u16; 4],
+            same_source: bool,
+            same_destination: bool,
+        ) {
+            let from = flow_key(protocol, addresses[0] | 1, ports[0], addresses[1] | 1, ports[1]);
+            let mut to = flow_key(protocol, addresses[2] | 1, ports[2], addresses[3] | 1, ports[3]);
+            if same_source {
+                (to.source, to.source_port) = (from.source, from.source_port);
+            }
+            if same_destination {
+                (to.destination, to.destination_port) = (from.destination, from.destination_port);
+            }
+            let back = FlowValue::rewrite(&to.reversed(), &from.reversed());
+            prop_assert_eq!(FlowValue::rewrite_both(&from, &to), [FlowValue::rewrite(&from, &to), back]);
+        }
+    }
 
     #[test]
     fn rewrite_there_and_back_changes_no_sum() {

@@ -16,10 +16,13 @@
 //! and leaves with a disposition. Packets with a flow skip step 7 and nothing else: there is one way to write a packet.
 
 pub(crate) mod changes;
+mod eviction;
 mod first_packet;
 pub(crate) mod forward;
 pub(crate) mod host;
+mod opening;
 mod queries;
+mod stateless;
 
 pub use queries::{FlowAnswer, FlowQuery, FlowReport};
 
@@ -94,6 +97,9 @@ pub const SWEEP_PAIRS: u32 = 256;
 const SWEEP_PAIRS_CHANGED: u32 = 1_024;
 /// Milliseconds that one slice makes up for at the most: a worker that sleeps looks at its flows as fast as one that polls.
 const SWEEP_ELAPSED_MAX_MS: u32 = 16;
+/// Packets between the one that is worked on and the one whose flow is looked at: its entry has arrived by then, and the lines
+/// that the entry names arrive before its turn.
+const AHEAD: usize = 6;
 /// Events taken from each other worker's ring in one step.
 const EVENTS_PER_RING: usize = 32;
 
@@ -121,11 +127,13 @@ pub enum Gauge {
     FlowsEnded,
     /// Every flow has been looked at with tables of this generation or a later one.
     SweptGeneration,
+    /// Packets sent on without a flow, since the table was full.
+    PacketsStateless,
 }
 
 impl Gauge {
     /// All, with their names.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::Flows, "flows"),
         (Self::FlowsCreated, "flows_created"),
         (Self::FlowsExpired, "flows_expired"),
@@ -136,6 +144,7 @@ impl Gauge {
         (Self::Generation, "generation"),
         (Self::FlowsEnded, "flows_ended"),
         (Self::SweptGeneration, "swept_generation"),
+        (Self::PacketsStateless, "packets_stateless"),
     ];
 }
 
@@ -223,6 +232,8 @@ pub(crate) struct Core {
     pub(crate) hop: forward::Hop,
     /// Where eviction looks next.
     pub(crate) evict_at: u32,
+    /// When packets were last sent on without a flow.
+    pub(crate) stateless: stateless::Stateless,
     /// Where the next scan for a free masquerade port begins.
     pub(crate) scan_at: u32,
 }
@@ -246,6 +257,7 @@ impl Gateway {
             identification: random.next_u32() as u16,
             evict_at: 0,
             scan_at: 0,
+            stateless: stateless::Stateless::default(),
             hop: forward::Hop::NONE,
             random,
         };
@@ -338,19 +350,23 @@ impl Pipeline for Gateway {
         core.count_originated(answered.replies);
         let flooded = fdb_lookup::run(batch, tables, &core.stations, core.source.as_mut(), now, events);
         core.count_flooded(flooded);
-        conntrack::find(batch, &core.flows);
+        conntrack::prefetch(batch, &core.flows);
         core.hop.forget();
-        core.prefetch_for_flows(batch, tables);
         let mut first_packets = ArrayVec::<u8, { engine::batch::BATCH_CAPACITY }>::new();
+        for index in 0..batch.len().min(AHEAD) {
+            core.look_up(&mut batch.meta[index], tables);
+        }
         let mut turn = Turn { batch, tables, events, waiting, now };
         for index in 0..turn.batch.len() {
+            if index + AHEAD < turn.batch.len() {
+                core.look_up(&mut turn.batch.meta[index + AHEAD], tables);
+            }
             if turn.batch.is_pending(index) && !core.known_flow(&mut turn, index) {
                 first_packets.push(index as u8);
             }
         }
-        // Later packets of the same new flow find the entry that the first one made.
-        for index in first_packets {
-            core.first_packet(&mut turn, usize::from(index));
+        if !first_packets.is_empty() {
+            core.first_packets(&mut turn, &first_packets);
         }
         waiting.settle();
         core.counters.accounts.set(Account::Held as usize, waiting.len() as u64);
@@ -419,23 +435,17 @@ impl Core {
         }
     }
 
-    /// The other lines that established packets need, asked for before the first is used: next hop and backend counters.
-    fn prefetch_for_flows(&self, batch: &Batch<Meta>, tables: &Tables) {
-        let counters = tables.backend_counters.get(usize::from(self.ownership.worker()));
-        let mut last = u32::MAX;
-        for index in 0..batch.len() {
-            let entry = batch.meta[index].entry;
-            if entry == NO_ENTRY || batch.meta[index].kind != Kind::Flow {
-                continue;
-            }
-            let value = &self.flows.entry(EntryId(entry)).value;
-            if value.adjacency != last {
-                last = value.adjacency;
-                self.neighbours.prefetch(last);
-            }
-            if let Some(counters) = counters {
-                counters.prefetch(value.backend_slot);
-            }
+    /// Finds a packet's flow, and asks for the other lines that it needs: next hop and backend counters.
+    #[inline(always)]
+    fn look_up(&self, meta: &mut Meta, tables: &Tables) {
+        conntrack::find(meta, &self.flows);
+        if meta.entry == NO_ENTRY || meta.kind != Kind::Flow {
+            return;
+        }
+        let value = &self.flows.entry(EntryId(meta.entry)).value;
+        self.neighbours.prefetch(value.adjacency);
+        if let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) {
+            counters.prefetch(value.backend_slot);
         }
     }
 

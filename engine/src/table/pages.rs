@@ -58,9 +58,13 @@ impl<T: FromZeros> PageArray<T> {
         let padding = mapping.as_ptr().align_offset(LARGE_PAGE);
         // SAFETY: padding < LARGE_PAGE, and the mapping has that much beyond `bytes`.
         let start = unsafe { mapping.cast::<u8>().add(padding) };
-        // SAFETY: the range lies in the mapping made above; the advice changes no content. Failure means ordinary
-        // pages, which is allowed.
-        unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        // The kernel takes large pages for whole ones alone: the last, too, unless most of it would be for nothing.
+        let advised =
+            if bytes % LARGE_PAGE >= LARGE_PAGE / 4 { bytes.next_multiple_of(LARGE_PAGE) } else { bytes };
+        // SAFETY: the range lies in the mapping made above, which goes on for a large page behind `bytes` rounded up less
+        // the padding, so at least to `bytes` rounded up; the advice changes no content. Failure means ordinary pages,
+        // which is allowed.
+        unsafe { libc::madvise(start.as_ptr().cast(), advised, libc::MADV_HUGEPAGE) };
         for offset in (0..bytes).step_by(4096) {
             // SAFETY: offset < bytes lies in the mapping; zero is what is there already.
             unsafe { start.add(offset).write_volatile(0) };

@@ -1,44 +1,63 @@
 //! A hash map whose versions share what they have in common: copying it costs one reference a shard, changing a key
 //! copies that key's shard. For tables that are published anew with each change, and read by many.
 //!
+//! A shard is a list of places, at the most half of them taken; a key lies at its own place or behind it, up to the next
+//! free one. So a lookup reads one cache line nearly always, and that line can be asked for ahead.
+//!
 //! Any key that can be hashed will do: 32-bit addresses today, 128-bit ones alike. Hashes have no secret: keys come from
 //! trusted sources, and what is looked up changes nothing.
 
 use core::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
+
+use crate::prefetch::prefetch_read;
 
 /// Shards: with a million keys a change copies a thousand of them.
 const SHARDS: usize = 1_024;
+/// Places of the smallest shard.
+const PLACES_MIN: usize = 4;
 
-type Shard<K, V> = Arc<HashTable<(K, V)>>;
+/// Places, a power of two of them, or none.
+type Shard<K, V> = Arc<[Option<(K, V)>]>;
 
 /// The map.
 #[derive(Clone, Debug)]
 pub struct ShardedMap<K, V> {
     shards: Arc<Vec<Shard<K, V>>>,
+    /// Keys in each shard.
+    taken: Arc<Vec<u32>>,
     len: usize,
 }
 
 impl<K: Copy + Eq + Hash, V: Copy> Default for ShardedMap<K, V> {
     fn default() -> Self {
         // All empty shards are one.
-        let empty = Arc::new(HashTable::new());
-        Self { shards: Arc::new(vec![empty; SHARDS]), len: 0 }
+        let empty: Shard<K, V> = Arc::from([]);
+        Self { shards: Arc::new(vec![empty; SHARDS]), taken: Arc::new(vec![0; SHARDS]), len: 0 }
     }
 }
 
+/// Where a key belongs: its shard, and bits that its place there is drawn from.
 #[inline(always)]
-fn hash_of<K: Hash>(key: &K) -> u64 {
-    FxBuildHasher.hash_one(key)
+fn home<K: Hash>(key: &K) -> (usize, usize) {
+    // The hasher leaves its best bits in different places for different keys' lengths: mixed once more, they are on top.
+    let mixed = FxBuildHasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed >> 54) as usize % SHARDS, (mixed >> 32) as usize)
 }
 
-/// Bits that neither the place within a shard (the low ones) nor its tag (the high ones) is drawn from.
+/// The place of a key, or the free one where it would be; none in a shard without places.
 #[inline(always)]
-fn shard_of(hash: u64) -> usize {
-    (hash >> 20) as usize % SHARDS
+fn search<K: Eq, V>(shard: &[Option<(K, V)>], key: &K, bits: usize) -> Option<usize> {
+    let mask = shard.len().wrapping_sub(1);
+    let mut place = bits & mask;
+    loop {
+        match shard.get(place)? {
+            Some((other, _)) if other != key => place = (place + 1) & mask,
+            _ => return Some(place),
+        }
+    }
 }
 
 impl<K: Copy + Eq + Hash, V: Copy> ShardedMap<K, V> {
@@ -52,46 +71,80 @@ impl<K: Copy + Eq + Hash, V: Copy> ShardedMap<K, V> {
         self.len == 0
     }
 
+    /// Asks for the line in which a key probably is.
+    #[inline(always)]
+    pub fn prefetch(&self, key: &K) {
+        let (shard, bits) = home(key);
+        if let Some(shard) = self.shards.get(shard)
+            && let Some(place) = shard.get(bits & shard.len().wrapping_sub(1))
+        {
+            prefetch_read(&raw const *place);
+        }
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: &K) -> Option<V> {
-        let hash = hash_of(key);
-        self.shards.get(shard_of(hash))?.find(hash, |(other, _)| other == key).map(|(_, value)| *value)
+        let (shard, bits) = home(key);
+        let shard = self.shards.get(shard)?;
+        shard.get(search(shard, key, bits)?)?.map(|(_, value)| value)
     }
 
     /// All keys and values, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (K, V)> {
-        self.shards.iter().flat_map(|shard| shard.iter().copied())
-    }
-
-    fn shard_mut(&mut self, hash: u64) -> Option<&mut HashTable<(K, V)>> {
-        Arc::make_mut(&mut self.shards).get_mut(shard_of(hash)).map(Arc::make_mut)
+        self.shards.iter().flat_map(|shard| shard.iter().flatten().copied())
     }
 
     /// Sets the value of a key. Gives the old one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let hash = hash_of(&key);
-        let shard = self.shard_mut(hash)?;
-        let old = match shard.find_mut(hash, |(other, _)| *other == key) {
-            Some((_, place)) => return Some(core::mem::replace(place, value)),
-            None => {
-                shard.insert_unique(hash, (key, value), |(key, _)| hash_of(key));
-                None
+        let (number, bits) = home(&key);
+        let shard = Arc::make_mut(&mut self.shards).get_mut(number)?;
+        let taken = Arc::make_mut(&mut self.taken).get_mut(number)?;
+        let is_there = search(shard, &key, bits).is_some_and(|place| shard[place].is_some());
+        if !is_there {
+            if (*taken as usize + 1) * 2 > shard.len() {
+                *shard = grown(shard);
             }
-        };
-        self.len += 1;
-        old
+            *taken += 1;
+            self.len += 1;
+        }
+        let place = search(shard, &key, bits)?;
+        Arc::make_mut(shard).get_mut(place)?.replace((key, value)).map(|(_, old)| old)
     }
 
     /// Takes a key out. Gives its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.get(key)?;
-        let hash = hash_of(key);
-        let shard = self.shard_mut(hash)?;
-        let (_, value) = shard.find_entry(hash, |(other, _)| other == key).ok()?.remove().0;
+        let value = self.get(key)?;
+        let (number, bits) = home(key);
+        let shard = Arc::make_mut(Arc::make_mut(&mut self.shards).get_mut(number)?);
+        let mut free = search(shard, key, bits)?;
+        shard[free] = None;
+        *Arc::make_mut(&mut self.taken).get_mut(number)? -= 1;
         self.len -= 1;
+        // Those behind that were pushed past the free place come forward, or they would not be found any more.
+        let mask = shard.len() - 1;
+        let mut place = (free + 1) & mask;
+        while let Some((other, _)) = shard[place] {
+            let way_from_home = place.wrapping_sub(home(&other).1) & mask;
+            if way_from_home >= place.wrapping_sub(free) & mask {
+                shard.swap(place, free);
+                free = place;
+            }
+            place = (place + 1) & mask;
+        }
         Some(value)
     }
+}
+
+/// The same keys with twice the places.
+fn grown<K: Copy + Eq + Hash, V: Copy>(shard: &[Option<(K, V)>]) -> Shard<K, V> {
+    let mut places = vec![None; (shard.len() * 2).max(PLACES_MIN)];
+    for pair in shard.iter().flatten() {
+        if let Some(place) = search(&places, &pair.0, home(&pair.0).1) {
+            places[place] = Some(*pair);
+        }
+    }
+    places.into()
 }
 
 #[cfg(test)]
@@ -128,12 +181,28 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_near_their_places() {
+        let mut map = ShardedMap::default();
+        for number in 0..50_000u32 {
+            map.insert((0x0afe_0000 + number, 80u16, 6u8), number);
+        }
+        let steps = map.iter().map(|(key, _)| {
+            let (shard, bits) = home(&key);
+            let mask = map.shards[shard].len() - 1;
+            search(&map.shards[shard], &key, bits).unwrap().wrapping_sub(bits) & mask
+        });
+        let (far, farthest) =
+            steps.fold((0, 0), |(far, most), steps| (far + (steps > 3) as u32, most.max(steps)));
+        assert!(far < 2_500 && farthest < 40, "{far} {farthest}");
+    }
+
+    #[test]
     fn keys_spread_over_the_shards() {
         let mut map = ShardedMap::default();
         for number in 0..100_000u32 {
             map.insert((0x0afe_0000 + number / 4, (number % 4) as u16 * 1_000 + 80, 6u8), number);
         }
-        let largest = map.shards.iter().map(|shard| shard.len()).max().unwrap();
-        assert!(largest < 200, "the mean is 98: {largest}");
+        let largest = map.taken.iter().max().unwrap();
+        assert!(*largest < 160, "the mean is 98: {largest}");
     }
 }

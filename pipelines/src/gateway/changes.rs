@@ -17,7 +17,19 @@ use crate::table::stale::Fate;
 /// Whether a flow must not be used any more: its backend is gone, or a service has taken its destination over.
 pub(crate) fn is_outdated(flows: &Flows, id: EntryId, services: &ServiceTable) -> bool {
     services.stale.must_end(flows.entry(id).value.backend_slot)
-        || (services.has_new_frontends && is_astray(flows, id, services))
+        || (may_be_astray(&flows.entry(id).key, &flows.entry(id).value, services)
+            && is_astray(flows, id, services))
+}
+
+/// Whether the destination that a flow began with may be a new one. Both directions have it: answers leave as if from there.
+#[inline(always)]
+fn may_be_astray(key: &FlowKey, value: &FlowValue, services: &ServiceTable) -> bool {
+    let (address, port) = if value.has(FLAG_ORIGINAL) {
+        (key.destination, key.destination_port)
+    } else {
+        (value.new_source, value.new_source_port)
+    };
+    services.is_new(&FrontendKey { address, port, protocol: key.protocol })
 }
 
 /// Whether a flow goes where its destination, which is a service's now and was not when it began, would not send it: past
@@ -54,9 +66,11 @@ fn original(flows: &Flows, id: EntryId) -> Original<'_> {
 
 /// The service that packets with this key are for now.
 fn service_of<'a>(key: &FlowKey, services: &'a ServiceTable) -> Option<&'a ServicePort> {
-    let frontend =
-        FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol };
-    services.find(&frontend).map(|(_, service)| service)
+    services.find(&frontend_of(key)).map(|(_, service)| service)
+}
+
+fn frontend_of(key: &FlowKey) -> FrontendKey {
+    FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol }
 }
 
 /// The backend that a flow goes to, if it is one of this service.
@@ -71,7 +85,8 @@ fn backend_of<'a>(value: &FlowValue, service: &'a ServicePort) -> Option<&'a Bac
 /// address it began. So it ends with that backend as if the service had always been there.
 fn adopter(flows: &Flows, id: EntryId, services: &ServiceTable) -> Option<u32> {
     let Original { key, value, is_redirected } = original(flows, id);
-    let service = (is_redirected && services.has_new_frontends).then(|| service_of(key, services))??;
+    let frontend = frontend_of(key);
+    let service = (is_redirected && services.is_new(&frontend)).then(|| services.find(&frontend))??.1;
     backend_of(value, service).map(|backend| backend.slot)
 }
 

@@ -1,41 +1,85 @@
 //! First packets: from a decision to a flow entry pair.
+//!
+//! Those of a burst are worked on together. Each needs lines of memory that nothing has touched lately: the service's, its
+//! backends', the buckets of both directions, the flow that makes place. So the steps are taken for all of them in turn, and
+//! each step asks for what the next one reads. Only the last one, which makes flows, goes packet by packet, since a packet may
+//! belong to a flow that one before it in the burst has made.
 
-use engine::batch::Disposition;
-use engine::clock::Timestamp;
-use engine::table::flow::{EntryId, FlowEntry, FlowKey, InsertError};
-use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP};
+use arrayvec::ArrayVec;
+use engine::batch::{BATCH_CAPACITY, Disposition};
+use engine::table::flow::FlowKey;
+use engine::wire::ipv4::PROTOCOL_ICMP;
 
 use super::{Core, Gauge, Situation, Turn, changes, decide};
 use crate::decision::{Decision, Outcome};
 use crate::drop_reason::DropReason;
-use crate::flow::{FLAG_ASSURED, FLAG_ORIGINAL, FlowValue};
-use crate::meta::{BRIDGED, Kind};
+use crate::flow::has_ports;
+use crate::meta::{BRIDGED, Kind, Meta, NO_ENTRY};
 use crate::stage::conntrack;
 use crate::stage::parse::ECHO_REPLY;
 use crate::stage::reject::{self, IcmpError};
 use crate::stage::snat_mark;
-use crate::stage::tcp_state::TcpState;
+use crate::table::service::FrontendKey;
 use crate::table::{SlotCounter, Tables};
 
-/// Whether a flow may make place for another: nobody has answered it, or it is closed. A port that a connection was given
-/// here rests through TIME_WAIT all the same: its backend takes no other connection from there before.
-fn is_weak(first: &FlowEntry<FlowValue>) -> bool {
-    if !first.value.has(FLAG_ASSURED) {
-        return true;
-    }
-    let state = TcpState::from_number(first.value.state);
-    let (key, value) = (&first.key, &first.value);
-    let is_given = (value.new_source, value.new_source_port) != (key.source, key.source_port);
-    let rests = state == TcpState::TimeWait && is_given;
-    first.key.protocol == PROTOCOL_TCP && state.is_over() && !rests
+/// First packets worked on together: enough to hide a miss behind the others' work, and few enough for the first-level cache.
+pub(super) const AT_ONCE: usize = 32;
+
+/// A first packet that is decided.
+pub(crate) struct Opening {
+    index: usize,
+    pub(super) decision: Decision,
+    /// What it probably leaves as: with its own source port, or the first that was drawn.
+    pub(super) leaving: FlowKey,
+    /// The hash of that flow's answers.
+    pub(super) answer_hash: u64,
 }
 
-/// Pairs looked at for one to evict when the table is full.
-const EVICTION_TRIES: u32 = 16;
-
 impl Core {
-    /// Decides a packet that no flow is known for.
-    pub(crate) fn first_packet(&mut self, turn: &mut Turn<'_>, index: usize) {
+    /// Works on the first packets of a burst.
+    pub(super) fn first_packets(&mut self, turn: &mut Turn<'_>, indices: &ArrayVec<u8, BATCH_CAPACITY>) {
+        let mut made = MadeHere::default();
+        for indices in indices.chunks(AT_ONCE) {
+            let keys: ArrayVec<FrontendKey, AT_ONCE> = indices
+                .iter()
+                .filter_map(|index| frontend_key(&turn.batch.meta[usize::from(*index)].key))
+                .collect();
+            turn.tables.services.prefetch(&keys);
+            let mut openings = ArrayVec::<Opening, AT_ONCE>::new();
+            for index in indices.iter().map(|index| usize::from(*index)) {
+                if self.is_to_be_decided(turn, index) {
+                    openings.push(self.decide_first(turn, index));
+                }
+            }
+            for opening in &openings {
+                self.flows.prefetch_second_bucket(opening.answer_hash);
+            }
+            let wanted = openings.iter().filter(|opening| makes_flow(opening.decision.outcome)).count();
+            self.make_place(wanted, turn.tables, turn.now);
+            let mut openings = openings.iter().peekable();
+            for index in indices.iter().map(|index| usize::from(*index)) {
+                let opening = openings.next_if(|opening| opening.index == index);
+                self.first_packet(turn, index, opening, &mut made);
+            }
+        }
+    }
+
+    /// Whether a packet will have to be decided here, unless it belongs to a flow that one before it makes.
+    fn is_to_be_decided(&self, turn: &Turn<'_>, index: usize) -> bool {
+        let meta = &turn.batch.meta[index];
+        meta.kind == Kind::Flow
+            && !is_echo_reply(meta)
+            && self.ownership.after_miss(&meta.key, turn.batch.visits[index]).is_none()
+    }
+
+    /// Does with a packet that no flow was found for what is to be done, in its turn.
+    fn first_packet(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: usize,
+        opening: Option<&Opening>,
+        made: &mut MadeHere,
+    ) {
         let meta = turn.batch.meta[index];
         let drop = |reason: DropReason| Disposition::Drop(reason.code());
         match meta.kind {
@@ -46,7 +90,8 @@ impl Core {
             }
             _ => return,
         }
-        if meta.kind == Kind::Flow && self.join_flow(turn, index) {
+        let may_have_flow = meta.entry != NO_ENTRY || made.may_have(meta.hash);
+        if meta.kind == Kind::Flow && may_have_flow && self.join_flow(turn, index) {
             return;
         }
         let visited = turn.batch.visits[index];
@@ -60,37 +105,90 @@ impl Core {
             }
             return;
         }
-        if meta.key.protocol == PROTOCOL_ICMP && meta.tcp_flags == ECHO_REPLY {
+        if is_echo_reply(&meta) {
             // Before it is asked whom it is for: an answer to an answer would go to and fro for ever.
             turn.batch.dispositions[index] = drop(DropReason::IcmpUnsolicited);
             return;
         }
+        match opening {
+            Some(opening) => self.carry_out(turn, opening, made),
+            None => {
+                let opening = self.decide_first(turn, index);
+                self.carry_out(turn, &opening, made);
+            }
+        }
+    }
+
+    /// Decides a first packet, and asks for what making its flow will read.
+    fn decide_first(&mut self, turn: &Turn<'_>, index: usize) -> Opening {
+        let meta = &turn.batch.meta[index];
         let mut decision = Decision::new(meta.key, meta.interface, meta.has(BRIDGED));
         let situation = Situation { tables: turn.tables, affinity: &self.affinity, now: turn.now };
         decide(&situation, &mut self.random, &mut decision);
+        let port = if decision.is_masqueraded() {
+            snat_mark::draw_port(&decision, turn.tables, &self.ownership, &mut self.random)
+        } else {
+            decision.key.source_port
+        };
+        let leaving = decision.leaving_key(port);
+        let answer_hash = self.flows.hash(&leaving.reversed());
+        if makes_flow(decision.outcome) {
+            self.flows.prefetch_bucket(answer_hash);
+            if let Some(counters) = turn.tables.backend_counters.get(usize::from(self.ownership.worker())) {
+                counters.prefetch(decision.backend_slot);
+            }
+        }
+        Opening { index, decision, leaving, answer_hash }
+    }
+
+    /// Does with a packet what was decided.
+    fn carry_out(&mut self, turn: &mut Turn<'_>, opening: &Opening, made: &mut MadeHere) {
+        let Opening { index, decision, .. } = opening;
+        let index = *index;
         match decision.outcome {
             Outcome::Forward | Outcome::Bridge => {
                 if !decision.bridged {
                     turn.batch.meta[index].flags &= !BRIDGED;
                 }
-                match self.create(turn, index, &decision) {
-                    Ok(id) => self.forward(turn, index, id),
-                    Err(disposition) => turn.batch.dispositions[index] = disposition,
-                }
+                self.open(turn, index, opening, made);
             }
             Outcome::Answer => self.answer_echo(turn, index),
             Outcome::Deliver => {
-                if let Some(id) = self.open_to_host(turn, index, &decision) {
+                if let Some(id) = self.open_to_host(turn, index, opening, made) {
                     self.forward_admitted(turn, index, id);
                 }
             }
             Outcome::Reject(reason) => {
                 if self.refuse(turn, index, IcmpError::PortUnreachable, reason) {
-                    self.count_refused(&decision, turn.tables);
+                    self.count_refused(decision, turn.tables);
                 }
             }
-            Outcome::Drop(reason) => turn.batch.dispositions[index] = drop(reason),
+            Outcome::Drop(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
             Outcome::Undecided => {}
+        }
+    }
+
+    /// Makes the flow of a packet that is to go on, and sends it on; without a flow if there is no place for one.
+    fn open(&mut self, turn: &mut Turn<'_>, index: usize, opening: &Opening, made: &mut MadeHere) {
+        let decision = &opening.decision;
+        if self.answer_without_flow(turn, index, decision) {
+            return;
+        }
+        if self.flows.free_pairs() == 0 {
+            // Place was looked for: there was none.
+            return self.without_flow(turn, index, decision, DropReason::FlowTableFull);
+        }
+        match self.create(turn, index, opening, made) {
+            Ok(id) => self.forward(turn, index, id),
+            Err(reason @ DropReason::FlowTableFull) => self.without_flow(turn, index, decision, reason),
+            // The end of a connection that never had a flow.
+            Err(reason @ DropReason::TcpInvalid)
+                if decision.frontend.is_some()
+                    && self.stateless.is_recent(&turn.tables.timeouts, turn.now) =>
+            {
+                self.without_flow(turn, index, decision, reason);
+            }
+            Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
         }
     }
 
@@ -115,97 +213,6 @@ impl Core {
         false
     }
 
-    /// Makes the flow entry pair of a decision.
-    pub(crate) fn create(
-        &mut self,
-        turn: &mut Turn<'_>,
-        index: usize,
-        decision: &Decision,
-    ) -> Result<EntryId, Disposition> {
-        let meta = turn.batch.meta[index];
-        let drop = |reason: DropReason| Disposition::Drop(reason.code());
-        let state = conntrack::initial_state(&meta).map_err(drop)?;
-        let leaving = self.leaving_key(decision, turn.tables).map_err(drop)?;
-        let id = self.insert(decision, &leaving, state, turn.tables, turn.now).map_err(drop)?;
-        if let Some(packet) = turn.batch.packet(index) {
-            conntrack::note_first(&mut self.flows, id, packet, &meta);
-        }
-        if let Some(affinity) = &decision.affinity {
-            let now_s = (turn.now.seconds() as u32).max(1);
-            self.affinity.note(affinity.client, affinity.backend, now_s, affinity.window_s);
-        }
-        self.gauges.add(Gauge::FlowsCreated as usize, 1);
-        self.count_connection(decision, turn.tables);
-        Ok(id)
-    }
-
-    /// What the packet looks like when it leaves. A masqueraded one gets a port; any other keeps its own unless the
-    /// answers would be taken for another flow's (a client that reaches one backend directly and through a service).
-    fn leaving_key(&mut self, decision: &Decision, tables: &Tables) -> Result<FlowKey, DropReason> {
-        let unchanged = decision.leaving_key(decision.key.source_port);
-        if !decision.is_masqueraded() {
-            let answer = unchanged.reversed();
-            if self.flows.find(&answer, self.flows.hash(&answer)).is_none() {
-                return Ok(unchanged);
-            }
-        }
-        let Self { flows, ownership, random, scan_at, .. } = self;
-        snat_mark::choose_port(decision, tables, flows, ownership, random, scan_at)
-    }
-
-    fn insert(
-        &mut self,
-        decision: &Decision,
-        leaving: &FlowKey,
-        state: u8,
-        tables: &Tables,
-        now: Timestamp,
-    ) -> Result<EntryId, DropReason> {
-        let now_ms = now.millis();
-        let answer = leaving.reversed();
-        let value = |from: &FlowKey, to: &FlowKey, flags: u8| {
-            let rewrite = FlowValue::rewrite(from, to);
-            FlowValue {
-                state,
-                flags: rewrite.flags | flags,
-                last_seen_ms: now_ms,
-                backend_slot: decision.backend_slot,
-                ..rewrite
-            }
-        };
-        let first = (decision.key, value(&decision.key, leaving, FLAG_ORIGINAL));
-        let second = (answer, value(&answer, &decision.key.reversed(), 0));
-        for _ in 0..2 {
-            match self.flows.insert(first, second) {
-                Ok(id) => return Ok(id),
-                Err(InsertError::Full) if self.evict(tables, now_ms) => {}
-                Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
-                // Neither can be: both keys were looked up just before.
-                Err(InsertError::FirstExists | InsertError::SecondExists) => {
-                    return Err(DropReason::SnatPortsExhausted);
-                }
-            }
-        }
-        Err(DropReason::FlowTableFull)
-    }
-
-    /// Makes place in a full table: ends an expired flow, or one whose other side never spoke or that is closed
-    /// (nf_conntrack's early_drop). Established flows are never evicted. Looks at a bounded number.
-    fn evict(&mut self, tables: &Tables, now_ms: u32) -> bool {
-        let capacity = self.flows.capacity() as u32;
-        for _ in 0..EVICTION_TRIES {
-            let pair = self.evict_at;
-            self.evict_at = if pair + 1 < capacity { pair + 1 } else { 0 };
-            let Some((first, _)) = self.flows.pair(pair) else { continue };
-            if is_weak(first) || conntrack::is_expired(&self.flows, pair, &tables.timeouts, now_ms) {
-                self.flows.remove(EntryId(pair * 2));
-                self.gauges.add(Gauge::FlowsEvicted as usize, 1);
-                return true;
-            }
-        }
-        false
-    }
-
     fn answer_echo(&mut self, turn: &mut Turn<'_>, index: usize) {
         if self.waits_for_way_back(turn, index) {
             return;
@@ -224,15 +231,6 @@ impl Core {
         };
     }
 
-    fn count_connection(&self, decision: &Decision, tables: &Tables) {
-        let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
-            return;
-        };
-        if decision.backend.is_some() {
-            counters.add(decision.backend_slot, SlotCounter::Connections, 1);
-        }
-    }
-
     fn count_refused(&self, decision: &Decision, tables: &Tables) {
         let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
             return;
@@ -241,5 +239,44 @@ impl Core {
         if let Some(service) = service {
             counters.add(service.slot, SlotCounter::Refused, 1);
         }
+    }
+}
+
+fn is_echo_reply(meta: &Meta) -> bool {
+    meta.key.protocol == PROTOCOL_ICMP && meta.tcp_flags == ECHO_REPLY
+}
+
+/// Whether an outcome needs a flow.
+fn makes_flow(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Forward | Outcome::Bridge | Outcome::Deliver)
+}
+
+/// What a packet would be to a service.
+fn frontend_key(key: &FlowKey) -> Option<FrontendKey> {
+    has_ports(key.protocol).then_some(FrontendKey {
+        address: key.destination,
+        port: key.destination_port,
+        protocol: key.protocol,
+    })
+}
+
+/// Which keys flows made for this burst have, roughly: one bit of 64 for each hash. Without its bit a packet has no flow here,
+/// and need not be looked up again.
+#[derive(Default)]
+pub(crate) struct MadeHere(u64);
+
+impl MadeHere {
+    fn bit(hash: u64) -> u64 {
+        // Bits that no two keys of a bucket share more than others.
+        1 << (hash >> 24 & 63)
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        self.0 & Self::bit(hash) != 0
+    }
+
+    /// Notes both directions of a flow that was made.
+    pub(super) fn note(&mut self, hashes: [u64; 2]) {
+        self.0 |= Self::bit(hashes[0]) | Self::bit(hashes[1]);
     }
 }

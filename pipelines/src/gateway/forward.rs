@@ -44,6 +44,23 @@ impl Hop {
         self.adjacency.kind = KIND_FREE;
     }
 
+    /// Reads a record.
+    pub(crate) fn read(record: u32, neighbours: &Neighbours) -> Option<Self> {
+        neighbours.read(record).map(|adjacency| Self { record, adjacency })
+    }
+
+    /// Whether packets can leave by it to this next hop.
+    #[inline(always)]
+    pub(crate) fn leads_to(&self, interface: InterfaceId, next_hop: u32) -> bool {
+        self.adjacency.is_usable()
+            && (self.adjacency.interface, self.adjacency.address) == (interface, next_hop)
+    }
+
+    /// The record's number and epoch, for flows to remember.
+    pub(crate) fn identity(&self) -> (u32, u32) {
+        (self.record, self.adjacency.epoch)
+    }
+
     /// Reads a record unless it is the last one.
     #[inline(always)]
     fn turn_to(&mut self, record: u32, neighbours: &Neighbours) {
@@ -176,16 +193,16 @@ impl Core {
         admitted: bool,
     ) {
         match obstacle {
-            Obstacle::Bridge => self.bridge(turn, index, id),
+            Obstacle::Bridge => {
+                let value = self.flows.entry(id).value;
+                self.bridge(turn, index, &value);
+            }
             Obstacle::Host => match self.admit_later(id, &turn.batch.meta[index], turn.tables, turn.now) {
                 Ok(()) => self.forward_admitted(turn, index, id),
                 Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
             },
             Obstacle::Overtakes(interface, next_hop) => hold(turn, index, interface, next_hop),
-            Obstacle::HopLimit => {
-                self.refuse(turn, index, IcmpError::TimeExceeded, DropReason::TtlExceeded);
-            }
-            Obstacle::Size(mtu) => self.too_large(turn, index, mtu),
+            Obstacle::HopLimit | Obstacle::Size(_) => self.refuse_for(obstacle, turn, index),
             Obstacle::Unresolved => {
                 let destination = self.flows.entry(id).value.new_destination;
                 match self.next_hop(destination, turn.tables, turn.events) {
@@ -211,10 +228,20 @@ impl Core {
         }
     }
 
+    /// Refuses a packet for what [`check_limits`] found.
+    pub(super) fn refuse_for(&mut self, obstacle: Obstacle, turn: &mut Turn<'_>, index: usize) {
+        match obstacle {
+            Obstacle::HopLimit => {
+                self.refuse(turn, index, IcmpError::TimeExceeded, DropReason::TtlExceeded);
+            }
+            Obstacle::Size(mtu) => self.too_large(turn, index, mtu),
+            _ => {}
+        }
+    }
+
     /// Keeps a packet on the bridge: translated if its flow is, MACs and hop limit as they were.
-    fn bridge(&mut self, turn: &mut Turn<'_>, index: usize, id: EntryId) {
+    pub(super) fn bridge(&mut self, turn: &mut Turn<'_>, index: usize, value: &FlowValue) {
         if let Some((packet, meta, _)) = turn.batch.parts_mut(index) {
-            let value = &self.flows.entry(id).value;
             apply::rewrite(packet, meta, value, 0);
             count_backend(value, meta, turn.tables, self.ownership.worker());
         }
@@ -317,7 +344,7 @@ impl Core {
 }
 
 #[inline(always)]
-fn count_backend(value: &FlowValue, meta: &Meta, tables: &Tables, worker: WorkerId) {
+pub(crate) fn count_backend(value: &FlowValue, meta: &Meta, tables: &Tables, worker: WorkerId) {
     if value.backend_slot == NO_BACKEND {
         return;
     }

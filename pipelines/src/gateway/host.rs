@@ -7,9 +7,9 @@ use engine::batch::Disposition;
 use engine::clock::Timestamp;
 use engine::table::flow::EntryId;
 
+use super::first_packet::{MadeHere, Opening};
 use super::forward::{NotYet, draw, hold, leave};
 use super::{Core, Turn};
-use crate::decision::Decision;
 use crate::drop_reason::DropReason;
 use crate::flow::{FLAG_ORIGINAL, FLAG_TRANSLATED};
 use crate::meta::Meta;
@@ -51,7 +51,8 @@ impl Core {
         &mut self,
         turn: &mut Turn<'_>,
         index: usize,
-        decision: &Decision,
+        opening: &Opening,
+        made: &mut MadeHere,
     ) -> Option<EntryId> {
         let meta = turn.batch.meta[index];
         if conntrack::initial_state(&meta).is_err() {
@@ -60,10 +61,10 @@ impl Core {
             return None;
         }
         let created = match self.admit(&meta, turn.tables, turn.now) {
-            Ok(()) => self.create(turn, index, decision),
-            Err(reason) => Err(Disposition::Drop(reason.code())),
+            Ok(()) => self.create(turn, index, opening, made),
+            Err(reason) => Err(reason),
         };
-        created.map_err(|disposition| turn.batch.dispositions[index] = disposition).ok()
+        created.map_err(|reason| turn.batch.dispositions[index] = Disposition::Drop(reason.code())).ok()
     }
 
     /// Delivers a packet that no flow is remembered for.

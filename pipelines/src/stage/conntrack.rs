@@ -4,7 +4,7 @@
 
 use engine::batch::Batch;
 use engine::packet::Packet;
-use engine::table::flow::{EntryId, FlowKey};
+use engine::table::flow::{EntryId, FlowEntry, FlowKey};
 use engine::wire::ipv4::{PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
 use engine::wire::tcp::{FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, TcpHeader};
 use zerocopy::FromBytes;
@@ -32,21 +32,22 @@ pub enum Step {
     Invalid,
 }
 
-/// Finds the flows of all pending packets of the batch: bucket lines were asked for by parse, entry lines are asked for
-/// here, and compared when all are on their way.
-pub fn find(batch: &mut Batch<Meta>, flows: &Flows) {
+/// Asks for the entries of all packets that are to be looked up; parse has asked for their buckets.
+pub fn prefetch(batch: &mut Batch<Meta>, flows: &Flows) {
     for index in 0..batch.len() {
         let meta = &mut batch.meta[index];
         if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
             meta.entry = flows.prefetch_entry(meta.hash).map_or(NO_ENTRY, |id| id.0);
         }
     }
-    for index in 0..batch.len() {
-        let meta = &mut batch.meta[index];
-        if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
-            let hint = (meta.entry != NO_ENTRY).then_some(EntryId(meta.entry));
-            meta.entry = flows.find_with_hint(&meta.key, meta.hash, hint).map_or(NO_ENTRY, |id| id.0);
-        }
+}
+
+/// Finds the flow of a packet. The later after [`prefetch`] that is, the less it waits.
+#[inline(always)]
+pub fn find(meta: &mut Meta, flows: &Flows) {
+    if matches!(meta.kind, Kind::Flow | Kind::IcmpError) {
+        let hint = (meta.entry != NO_ENTRY).then_some(EntryId(meta.entry));
+        meta.entry = flows.find_with_hint(&meta.key, meta.hash, hint).map_or(NO_ENTRY, |id| id.0);
     }
 }
 
@@ -123,12 +124,29 @@ fn is_reset_credible(flows: &Flows, id: EntryId, sequence: u32) -> bool {
     sequence.wrapping_sub(peer.tcp_acknowledged) <= window
 }
 
+/// Moves a flow to another state. Its mark says whether it may make place for another when the table is full.
 fn set_state(flows: &mut Flows, id: EntryId, state: u8, flags: u8) {
     for id in [id, id.peer()] {
         let value = flows.value_mut(id);
         value.state = state;
         value.flags |= flags;
     }
+    let original = if flows.entry(id).value.has(FLAG_ORIGINAL) { id } else { id.peer() };
+    let may_go = may_be_evicted(flows.entry(original));
+    flows.set_mark(id, may_go);
+}
+
+/// Whether a flow may make place for another: nobody has answered it, or it is closed. A port that a connection was given
+/// here rests through TIME_WAIT all the same: its backend takes no other connection from there before.
+fn may_be_evicted(original: &FlowEntry<FlowValue>) -> bool {
+    let FlowEntry { key, value } = original;
+    if !value.has(FLAG_ASSURED) {
+        return true;
+    }
+    let state = TcpState::from_number(value.state);
+    let is_given = (value.new_source, value.new_source_port) != (key.source, key.source_port);
+    let rests = state == TcpState::TimeWait && is_given;
+    key.protocol == PROTOCOL_TCP && state.is_over() && !rests
 }
 
 /// The state that a first packet puts its flow in, or why it starts none.

@@ -9,6 +9,7 @@ pub mod parse;
 pub mod reject;
 pub mod route_lookup;
 pub mod snat_mark;
+pub mod stateless;
 pub mod tcp_state;
 pub mod validate;
 pub mod vxlan_decap;

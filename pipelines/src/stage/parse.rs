@@ -27,9 +27,17 @@ use crate::table::interface::{HOST_INTERFACE, HOST_PORT};
 const OPTION_LOOSE_SOURCE_ROUTE: u8 = 131;
 const OPTION_STRICT_SOURCE_ROUTE: u8 = 137;
 
+/// Packets between the one that is parsed and the one whose bytes are asked for: a device or another worker has written them.
+const AHEAD: usize = 4;
+
 /// Parses every pending packet of the batch, and asks the cache for its flow's bucket.
 pub fn run(batch: &mut Batch<Meta>, tables: &Tables, flows: &Flows) {
     for index in 0..batch.len() {
+        if index + AHEAD < batch.len()
+            && let Some(packet) = batch.packet(index + AHEAD)
+        {
+            packet.prefetch_headers();
+        }
         let Some((packet, meta, disposition)) = batch.parts_mut(index) else { continue };
         *meta = Meta { entry: NO_ENTRY, ..Meta::default() };
         if let Err(reason) = frame(packet, tables, meta) {
@@ -117,6 +125,21 @@ fn ipv4_packet(data: &[u8], offset: usize, tables: &Tables, meta: &mut Meta) -> 
 /// The header, and the payload that its length fields allow: Ethernet padding is cut off here.
 #[inline(always)]
 fn ipv4_header(bytes: &[u8]) -> Result<(&Ipv4Header, &[u8]), DropReason> {
+    let (fixed, _) = bytes.split_first_chunk().ok_or(DropReason::Ipv4Truncated)?;
+    let header: &Ipv4Header = zerocopy::transmute_ref!(fixed);
+    // Nearly all headers have no options: version and length are one byte's value, and the header's end is where it is.
+    if header.version_and_length == 0x45
+        && let Some(payload) = bytes.get(ipv4::HEADER_LENGTH..usize::from(header.total_length.get()))
+        && checksum::is_valid_20(fixed)
+    {
+        return Ok((header, payload));
+    }
+    unusual_ipv4_header(bytes)
+}
+
+/// A header with options, or what is wrong with it.
+#[cold]
+fn unusual_ipv4_header(bytes: &[u8]) -> Result<(&Ipv4Header, &[u8]), DropReason> {
     let (header, _) = Ipv4Header::ref_from_prefix(bytes).map_err(|_| DropReason::Ipv4Truncated)?;
     let (header_length, total_length) = (header.header_length(), usize::from(header.total_length.get()));
     if header.version() != 4 || header_length < ipv4::HEADER_LENGTH || total_length < header_length {
@@ -151,6 +174,7 @@ fn has_source_route(mut options: &[u8]) -> bool {
 }
 
 /// A VXLAN datagram for this gateway: checks the outer headers and parses the inner frame.
+#[inline(always)]
 fn tunnel(
     data: &[u8],
     transport: usize,

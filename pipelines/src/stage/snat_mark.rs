@@ -12,7 +12,6 @@ use crate::flow::{Flows, has_identity};
 use crate::ownership::Ownership;
 use crate::table::Tables;
 use crate::table::interface::{HOST_INTERFACE, InterfaceKind};
-use crate::table::service::FrontendKey;
 
 /// Ports drawn at random. With three quarters of all tuples to one backend taken, one flow in 10^12 finds none among them.
 pub const PORT_TRIES: usize = 96;
@@ -46,7 +45,27 @@ pub fn decide(tables: &Tables, decision: &mut Decision) {
     decision.outcome = Outcome::Forward;
 }
 
-/// A source port with which the flow's answers are nobody else's and come to this worker; none if no try finds one.
+/// A port for a masqueraded flow to begin with, drawn at random; [`choose_port`] sees whether it is free. 0 for protocols
+/// without ports.
+pub fn draw_port(decision: &Decision, tables: &Tables, ownership: &Ownership, random: &mut Random) -> u16 {
+    let protocol = decision.key.protocol;
+    if !has_identity(protocol) {
+        return 0;
+    }
+    let (first, last) = tables.masquerade.snat_ports;
+    let count = u32::from(last.saturating_sub(first)) + 1;
+    let mut port = first;
+    for _ in 0..PORT_TRIES {
+        port = first + random.below(count) as u16;
+        if ownership.is_own(protocol, decision.source, port) {
+            break;
+        }
+    }
+    port
+}
+
+/// A source port with which the flow's answers are nobody else's and come to this worker; none if no try finds one. Gives
+/// the key that the packet leaves with, and the hash of its answers. `first` is tried before any other, with that hash;
 /// `scan_at` is where the last scan of the range ended.
 ///
 /// Ports are drawn at random (kube-proxy's `--random-fully`; RFC 6056, section 3.3.1). The same port serves many flows
@@ -55,45 +74,46 @@ pub fn decide(tables: &Tables, decision: &mut Decision) {
 /// TIME_WAIT, and its port rests as long.
 pub fn choose_port(
     decision: &Decision,
+    first: Option<(FlowKey, u64)>,
     tables: &Tables,
     flows: &Flows,
     ownership: &Ownership,
     random: &mut Random,
     scan_at: &mut u32,
-) -> Result<FlowKey, DropReason> {
-    let (first, last) = tables.masquerade.snat_ports;
-    let is_free = |key: &FlowKey| {
-        let answer = key.reversed();
+) -> Result<(FlowKey, u64), DropReason> {
+    let is_free = |(key, answer_hash): &(FlowKey, u64)| {
         ownership.is_own(key.protocol, key.source, key.source_port)
             && !ownership.never_originates(key.source, key.source_port)
-            && flows.find(&answer, flows.hash(&answer)).is_none()
-            && !is_service(tables, key)
+            && flows.find(&key.reversed(), *answer_hash).is_none()
+            && !tables.services.listens(key.source, key.source_port, key.protocol)
+            // As its own answer it would be one direction and not two.
+            && key.reversed() != decision.key
     };
+    let with_port = |port: u16| {
+        let key = decision.leaving_key(port);
+        (key, flows.hash(&key.reversed()))
+    };
+    if let Some(first) = first.filter(is_free) {
+        return Ok(first);
+    }
     if !has_identity(decision.key.protocol) {
         // Nothing but the addresses tells such flows apart, so one at a time has a masqueraded address's answers.
-        let key = decision.leaving_key(0);
-        return if is_free(&key) { Ok(key) } else { Err(DropReason::SnatPortsExhausted) };
+        return Some(with_port(0)).filter(is_free).ok_or(DropReason::SnatPortsExhausted);
     }
+    let (first, last) = tables.masquerade.snat_ports;
     let count = u32::from(last.saturating_sub(first)) + 1;
     for _ in 0..PORT_TRIES {
-        let port = first + random.below(count) as u16;
-        let key = decision.leaving_key(port);
-        if is_free(&key) {
-            return Ok(key);
+        let drawn = with_port(first + random.below(count) as u16);
+        if is_free(&drawn) {
+            return Ok(drawn);
         }
     }
     let from = *scan_at % count;
     let tries = count.min(PORT_SCAN);
-    let mut scan = (0..tries).map(|step| decision.leaving_key(first + ((from + step) % count) as u16));
+    let mut scan = (0..tries).map(|step| with_port(first + ((from + step) % count) as u16));
     let found = scan.find(is_free);
     *scan_at = from + tries;
     found.ok_or(DropReason::SnatPortsExhausted)
-}
-
-/// Whether answers to this source would be taken for a service's.
-fn is_service(tables: &Tables, key: &FlowKey) -> bool {
-    let frontend = FrontendKey { address: key.source, port: key.source_port, protocol: key.protocol };
-    tables.services.frontends.get(&frontend).is_some()
 }
 
 #[cfg(test)]
@@ -118,8 +138,13 @@ mod tests {
         let flows = Flows::new(8, HashSecret::new(1, 2)).unwrap();
         let mut random = Random::new(1);
         for _ in 0..200 {
-            let key = choose_port(&decision, &tables, &flows, &ownership, &mut random, &mut 0).unwrap();
+            let drawn = draw_port(&decision, &tables, &ownership, &mut random);
+            let first = decision.leaving_key(drawn);
+            let first = Some((first, flows.hash(&first.reversed())));
+            let (key, hash) =
+                choose_port(&decision, first, &tables, &flows, &ownership, &mut random, &mut 0).unwrap();
             assert!((32_768..=32_770).contains(&key.source_port), "{}", key.source_port);
+            assert_eq!(hash, flows.hash(&key.reversed()));
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod affinity;
 pub mod alias;
 pub mod bridge_mac;
+pub mod filter;
 pub mod interface;
 pub mod maglev;
 pub mod neighbour;

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+use engine::prefetch::prefetch_read;
 use engine::random::Random;
 use engine::table::chunked_vec::ChunkedVec;
 use engine::table::sharded_map::ShardedMap;
 use engine::wire::ipv4::{PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
 
 use super::alias::AliasTable;
+use super::filter::Filter;
 use super::maglev::{Connection, MaglevTable};
 use super::stale::StaleBackends;
 use crate::control::config::model::Protocol;
@@ -47,6 +50,14 @@ pub struct FrontendKey {
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
+}
+
+impl FrontendKey {
+    /// The key in one word.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        u64::from(self.address) << 32 | u64::from(self.port) << 16 | u64::from(self.protocol)
+    }
 }
 
 /// What kind of address a service is reached by. It decides who is masqueraded, and which backends are asked.
@@ -144,6 +155,23 @@ impl Choice {
     /// Whether there is none to choose.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Random(table) if table.is_empty())
+    }
+
+    /// Asks for where a choice among a few begins.
+    #[inline]
+    fn prefetch(&self) {
+        if let Self::Random(table) = self {
+            table.prefetch();
+        }
+    }
+
+    /// The backend of a connection, if the connection alone decides.
+    #[inline]
+    pub fn place_of(&self, connection: Connection) -> Option<usize> {
+        match self {
+            Self::Random(_) => None,
+            Self::Maglev(table) => Some(table.choose(connection)),
+        }
     }
 
     /// The backend of a connection; none if no backend has any weight.
@@ -258,6 +286,9 @@ impl ServicePort {
     }
 }
 
+/// In [`ServiceTable::hashed`]: an endpoint of several services.
+pub const SEVERAL: u32 = u32::MAX;
+
 /// Most backends of one service port: keeps the sum of weights in 32 bits.
 pub const BACKENDS_MAX: usize = 65_536;
 
@@ -266,6 +297,11 @@ pub const BACKENDS_MAX: usize = 65_536;
 pub struct ServiceTable {
     /// Where each (address, port, protocol) leads.
     pub frontends: ShardedMap<FrontendKey, Frontend>,
+    /// Addresses that frontends have, and how many each.
+    pub frontend_addresses: ShardedMap<u32, u32>,
+    /// Backends (address, port, protocol) of cluster IPs that choose by a consistent hash, and the number of the service
+    /// port, or [`SEVERAL`].
+    pub hashed: ShardedMap<FrontendKey, u32>,
     /// Cluster IPs, and how many service ports have each: what is for them and matches no frontend is refused.
     pub addresses: ShardedMap<u32, u32>,
     /// The lowest and the highest cluster IP that there ever was: nearly all other addresses are told apart by that.
@@ -274,8 +310,10 @@ pub struct ServiceTable {
     pub ports: ChunkedVec<Option<Arc<ServicePort>>>,
     /// Backends that are gone, as long as a flow may still go there.
     pub stale: Arc<StaleBackends>,
-    /// Frontends lead where they did not, and flows that began before may go elsewhere.
+    /// Some frontends lead where they did not, and flows that began before may go elsewhere.
     pub has_new_frontends: bool,
+    /// Which those are.
+    pub new_frontends: Filter,
 }
 
 impl ServiceTable {
@@ -284,6 +322,41 @@ impl ServiceTable {
     pub fn find(&self, key: &FrontendKey) -> Option<(Frontend, &ServicePort)> {
         let frontend = self.frontends.get(key)?;
         Some((frontend, self.port(frontend.service)?))
+    }
+
+    /// Whether a service is reached at an address, port and protocol: nearly all addresses have none, whatever the port.
+    #[inline]
+    pub fn listens(&self, address: u32, port: u16, protocol: u8) -> bool {
+        self.frontend_addresses.get(&address).is_some()
+            && self.frontends.get(&FrontendKey { address, port, protocol }).is_some()
+    }
+
+    /// Asks for all that looking these up and drawing their backends will read, step by step for all of them, so that they
+    /// wait for memory together. Changes nothing, and what is not asked for is read all the same.
+    pub fn prefetch<const AT_ONCE: usize>(&self, keys: &ArrayVec<FrontendKey, AT_ONCE>) {
+        for key in keys {
+            self.frontends.prefetch(key);
+        }
+        let mut numbers = ArrayVec::<u32, AT_ONCE>::new();
+        for frontend in keys.iter().filter_map(|key| self.frontends.get(key)) {
+            self.ports.prefetch(frontend.service as usize);
+            numbers.push(frontend.service);
+        }
+        for port in numbers.iter().filter_map(|number| self.port_unread(*number)) {
+            // The lines that new connections read.
+            prefetch_read(port);
+            prefetch_read(port.cast::<u8>().wrapping_add(64));
+        }
+        for port in numbers.iter().filter_map(|number| self.port(*number)) {
+            prefetch_read(port.backends.as_ptr());
+            port.cluster.prefetch();
+        }
+    }
+
+    /// Where a service port is, without a look at it.
+    #[inline]
+    fn port_unread(&self, number: u32) -> Option<*const ServicePort> {
+        self.ports.get(number as usize)?.as_ref().map(Arc::as_ptr)
     }
 
     /// The service port of a number.
@@ -302,6 +375,12 @@ impl ServiceTable {
     pub fn is_virtual(&self, address: u32) -> bool {
         self.address_range.is_some_and(|(first, last)| (first..=last).contains(&address))
             && self.addresses.get(&address).is_some()
+    }
+
+    /// Whether a frontend may be one that leads where it did not.
+    #[inline]
+    pub fn is_new(&self, key: &FrontendKey) -> bool {
+        self.has_new_frontends && self.new_frontends.may_have(key.number())
     }
 
     /// Whether workers have anything to look for in their flows.

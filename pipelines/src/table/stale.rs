@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::flow::NO_BACKEND;
+use crate::table::filter::Filter;
 
 /// What becomes of a flow to a backend that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +22,16 @@ pub enum Fate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StaleBackends {
     fates: HashMap<u32, Fate, FxBuildHasher>,
-    ends: usize,
+    /// Slots whose flows end: asked for each packet.
+    ends: Filter,
 }
 
 impl StaleBackends {
     /// From slots and fates.
     pub fn new(fates: impl Iterator<Item = (u32, Fate)>) -> Self {
         let fates: HashMap<u32, Fate, FxBuildHasher> = fates.collect();
-        let ends = fates.values().filter(|fate| **fate == Fate::End).count();
+        let ends = fates.iter().filter(|(_, fate)| **fate == Fate::End);
+        let ends = Filter::new(ends.map(|(slot, _)| u64::from(*slot)));
         Self { fates, ends }
     }
 
@@ -41,7 +44,7 @@ impl StaleBackends {
     /// Whether the flow of a packet that counts in `slot` has to end before it is used.
     #[inline(always)]
     pub fn must_end(&self, slot: u32) -> bool {
-        self.ends > 0 && slot != NO_BACKEND && self.fate(slot) == Some(Fate::End)
+        self.ends.may_have(u64::from(slot)) && slot != NO_BACKEND && self.fate(slot) == Some(Fate::End)
     }
 
     /// What becomes of flows that count in `slot`.

@@ -121,7 +121,8 @@ impl Walk<'_> {
         let mut drawn = Ok(unchanged);
         for _ in 0..DRAWS {
             let (tables, random) = (self.scene.tables, &mut self.random);
-            drawn = snat_mark::choose_port(decision, tables, &self.flows, &rule, random, &mut 0);
+            drawn = snat_mark::choose_port(decision, None, tables, &self.flows, &rule, random, &mut 0)
+                .map(|(leaving, _)| leaving);
             let Ok(leaving) = &drawn else { break };
             let Some(other) = self.scene.ask(owner, &leaving.reversed())? else { break };
             let [first, second] = other.map(|entry| (entry.key, entry.value));

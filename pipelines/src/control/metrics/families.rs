@@ -255,6 +255,11 @@ pub(super) const FAMILIES: &[Family] = &[
         snapshot.gauge(Gauge::FlowsReopened, samples)
     }),
     counter(
+        "pollgate_packets_stateless",
+        "Packets sent on without a flow, since the table was full.",
+        |snapshot, samples| snapshot.gauge(Gauge::PacketsStateless, samples),
+    ),
+    counter(
         "pollgate_flows_ended",
         "Flows that changes of services ended: the backend gone, or a service in its destination's place.",
         |snapshot, samples| snapshot.gauge(Gauge::FlowsEnded, samples),

@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use engine::table::sharded_map::ShardedMap;
+
 use super::categorize::{NodeIdentity, is_local, is_ready};
 use super::desired::{DesiredEndpoint, DesiredPort, DesiredService, ServiceKey};
+use super::hashed::HashedBackends;
+use super::new_frontends::NewFrontends;
 use super::ports::{Changed, Gone, Known, Maker, PortState, frontends};
 use super::retired::{Planned, Retired, RetiredBackends};
 use crate::control::config::model::Protocol;
@@ -66,6 +70,7 @@ pub struct ServiceBuilder {
     free_numbers: BTreeSet<u32>,
     /// Claims to an address and port that another has.
     contested: HashMap<FrontendKey, Vec<(u32, FrontendKind)>>,
+    hashed: HashedBackends,
     table: ServiceTable,
     slots: Slots,
     retired: RetiredBackends,
@@ -73,9 +78,8 @@ pub struct ServiceBuilder {
     next_incarnation: u32,
     unhealthy: HashSet<BackendName>,
     health_ports: BTreeMap<ServiceKey, HealthNodePort>,
-    /// Frontends lead where they did not since the last table, or since the generation named and not swept for yet.
-    added: bool,
-    added_in: Option<u64>,
+    /// Frontends that lead where they did not.
+    new_frontends: NewFrontends,
     /// Number of the next table.
     generation: u64,
     now_s: u64,
@@ -229,12 +233,16 @@ impl ServiceBuilder {
         let served = state.serves();
         let Changed { mut record, removed, serves } = maker.make(service, port, state);
         // Datagrams past a service stay as long as nothing serves.
-        self.added |= state.is_udp && serves && !served;
+        let serves_anew = state.is_udp && serves && !served;
         self.retire(owner, state, &removed, serves);
         record.facts.other_slots.extend(self.retired.slots_of(owner));
         let wanted = frontends(service, port, &self.settings.node_port_addresses);
+        if serves_anew {
+            wanted.iter().for_each(|(key, _)| self.new_frontends.add(*key));
+        }
         let before = core::mem::replace(&mut state.frontends, wanted.clone());
         self.ports[number as usize] = Some(numbered);
+        self.hashed.set(&mut self.table.hashed, number, Some(&record));
         self.table.ports.set(number as usize, Some(Arc::new(record)));
         for claim in before.iter().filter(|claim| !wanted.contains(claim)) {
             self.release(number, claim.0);
@@ -289,6 +297,7 @@ impl ServiceBuilder {
         for (key, _) in &state.frontends {
             self.release(number, *key);
         }
+        self.hashed.set(&mut self.table.hashed, number, None);
         self.table.ports.set(number as usize, None);
         self.free_numbers.insert(number);
     }
@@ -308,9 +317,11 @@ impl ServiceBuilder {
             }
             self.contested.entry(key).or_default().push((holder.service, holder.kind));
         }
-        self.added = true;
+        self.new_frontends.add(key);
         claimant.service = number;
-        self.table.frontends.insert(key, claimant);
+        if self.table.frontends.insert(key, claimant).is_none() {
+            count(&mut self.table.frontend_addresses, key.address, 1);
+        }
     }
 
     /// Takes a service port's claim back; the next in rank gets what it had.
@@ -319,14 +330,16 @@ impl ServiceBuilder {
         let Some(claims) = self.contested.get_mut(&key) else {
             if is_holder {
                 self.table.frontends.remove(&key);
+                count(&mut self.table.frontend_addresses, key.address, -1);
             }
             return;
         };
         if is_holder {
             let rank = |number: u32| self.ports.get(number as usize)?.as_ref().map(|port| &port.rank);
             let next = (0..claims.len()).min_by_key(|place| rank(claims[*place].0));
+            // There always is one: a key without claims is not among the contested.
             if let Some((service, kind)) = next.map(|place| claims.swap_remove(place)) {
-                self.added = true;
+                self.new_frontends.add(key);
                 self.table.frontends.insert(key, Frontend { service, kind });
             }
         } else {
@@ -342,20 +355,12 @@ impl ServiceBuilder {
             return;
         }
         if let Some(address) = from {
-            match self.table.addresses.get(&address) {
-                Some(count) if count > 1 => {
-                    self.table.addresses.insert(address, count - 1);
-                }
-                _ => {
-                    self.table.addresses.remove(&address);
-                }
-            }
+            count(&mut self.table.addresses, address, -1);
         }
         if let Some(address) = to {
             let (first, last) = self.table.address_range.unwrap_or((address, address));
             self.table.address_range = Some((first.min(address), last.max(address)));
-            let count = self.table.addresses.get(&address).unwrap_or(0);
-            self.table.addresses.insert(address, count + 1);
+            count(&mut self.table.addresses, address, 1);
         }
     }
 
@@ -365,10 +370,10 @@ impl ServiceBuilder {
         if core::mem::take(&mut self.retired.changed) {
             self.table.stale = Arc::new(self.retired.fates());
         }
-        if core::mem::take(&mut self.added) && generation > 1 {
-            self.added_in = Some(generation);
+        if let Some(filter) = self.new_frontends.publish(generation) {
+            self.table.has_new_frontends = self.new_frontends.is_waiting();
+            self.table.new_frontends = filter;
         }
-        self.table.has_new_frontends = self.added_in.is_some();
         self.table.clone()
     }
 
@@ -376,7 +381,7 @@ impl ServiceBuilder {
     /// or later. `values` reads a slot's counters. True: the next table differs.
     pub fn reclaim(&mut self, swept: u64, values: &dyn Fn(u32) -> [u64; SLOT_COUNTERS]) -> bool {
         self.retired.end_drained(self.now_s, self.generation + 1);
-        let mut changed = self.added_in.take_if(|generation| *generation <= swept).is_some();
+        let mut changed = self.new_frontends.take_swept(swept);
         for retired in self.retired.take_swept(swept) {
             changed = true;
             let (stood, now) =
@@ -404,7 +409,7 @@ impl ServiceBuilder {
 
     /// Whether anything waits for workers' sweeps or for time.
     pub fn is_waiting(&self) -> bool {
-        self.added_in.is_some() || !self.retired.is_empty()
+        self.new_frontends.is_waiting() || !self.retired.is_empty()
     }
 
     /// Slots that counters must have room for.
@@ -441,6 +446,14 @@ fn backend_name(service: &DesiredService, port: &DesiredPort, endpoint: &Desired
         protocol: port.protocol,
         address: core::net::SocketAddrV4::new(endpoint.address, endpoint.port),
     }
+}
+
+/// One more or one less at an address; addresses without any are not in the map.
+fn count(counts: &mut ShardedMap<u32, u32>, address: u32, change: i32) {
+    match counts.get(&address).unwrap_or(0).saturating_add_signed(change) {
+        0 => counts.remove(&address),
+        count => counts.insert(address, count),
+    };
 }
 
 #[cfg(test)]

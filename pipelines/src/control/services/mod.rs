@@ -7,6 +7,8 @@
 pub mod builder;
 pub mod categorize;
 pub mod desired;
+mod hashed;
+mod new_frontends;
 mod ports;
 mod retired;
 mod toml;
