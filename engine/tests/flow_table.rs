@@ -17,10 +17,10 @@ fn key(number: u32) -> FlowKey {
     }
 }
 
-/// The table's two choices, as its documentation has them: of the hash's upper half, and of its lower half turned by 24 bits.
+/// The table's two choices, as its documentation has them: of the hash's upper half, and of its lower half.
 fn buckets(table: &Table, key: &FlowKey, count: u64) -> [u64; 2] {
     let hash = table.hash(key);
-    [((hash >> 32) * count) >> 32, (u64::from((hash as u32).rotate_left(24)) * count) >> 32]
+    [((hash >> 32) * count) >> 32, (u64::from(hash as u32) * count) >> 32]
 }
 
 /// Flows whose first direction can be in the buckets 0 and 1 alone. Only who knows the secret can choose them.

@@ -55,7 +55,10 @@ pub(crate) fn batches(meter: &mut Meter) {
                 continue;
             }
             vxlan_decap::run(&mut batch, &tables);
-            meter.count(BURST, || conntrack::find(&mut batch, &flows));
+            meter.count(BURST, || {
+                conntrack::prefetch(&mut batch, &flows);
+                batch.meta[..BURST].iter_mut().for_each(|meta| conntrack::find(meta, &flows));
+            });
         }
         meter.ends(name);
         if step == 2 {
