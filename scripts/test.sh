@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks everything: formatting, lints with and without DPDK, dependencies, documentation, scripts, all tests, models of the
-# lock-free parts, and (as root) the end-to-end tests and the quickstart on network namespaces. Installs what is missing from Debian when root.
+# lock-free parts, thread sanitizer, instruction counts, and (as root) the end-to-end tests and the quickstart on network namespaces.
+# Installs what is missing from Debian when root.
 #
 #   scripts/test.sh
 #
@@ -41,7 +42,8 @@ install_what_is_missing() {
     # Without root the tests that need these programs are skipped, each saying so.
     [ "$(id -u)" = 0 ] || return 0
     # shellcheck disable=SC2086 # one word a pair
-    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES $PACKAGES_FOR_RULES shellcheck:shellcheck
+    install_missing $PACKAGES_FOR_CLUSTER $PACKAGES_FOR_CAPTURES $PACKAGES_FOR_RULES shellcheck:shellcheck \
+        valgrind:valgrind
 }
 
 lint() {
@@ -106,6 +108,16 @@ main() {
     step "tests" cargo test --workspace --locked --no-fail-fast
     step "generator against gateway over memif" generator
     step "models of rings and snapshots" model
+    if scripts/sanitize.sh prepare; then
+        step "what threads share, under the thread sanitizer" scripts/sanitize.sh thread
+    else
+        skip "what threads share, under the thread sanitizer" "needs the source of the standard library"
+    fi
+    if command -v valgrind >/dev/null; then
+        step "instruction counts" scripts/bench-instructions.sh
+    else
+        skip "instruction counts" "valgrind is not installed"
+    fi
     if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
         step "quickstart" quickstart
     else

@@ -9,6 +9,8 @@ mod order;
 mod ownership;
 #[path = "workers/rings.rs"]
 mod rings;
+#[path = "workers/threads.rs"]
+mod threads;
 
 use engine::table::flow::FlowKey;
 use pipelines::flow::FLAG_ORIGINAL;

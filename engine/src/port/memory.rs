@@ -6,11 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::packet::Packet;
 use crate::port::{BURST, Burst, PortQueue};
 
-#[derive(Default)]
 struct Queues {
     arriving: VecDeque<Packet>,
     transmitted: VecDeque<Packet>,
     transmit_capacity: Option<usize>,
+}
+
+impl Default for Queues {
+    /// With room for a burst each way: who counts what a turn allocates must not find the port's own growth.
+    fn default() -> Self {
+        let queue = || VecDeque::with_capacity(BURST);
+        Self { arriving: queue(), transmitted: queue(), transmit_capacity: None }
+    }
 }
 
 /// Both ends of a port in memory. Clones share the queues.
