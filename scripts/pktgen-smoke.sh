@@ -42,12 +42,14 @@ MEMIF="socket=$FOLDER/memif.sock,socket-abstract=no,bsize=2048"
 
 # start_gateway FLAG...: with the configuration that fits the generator's.
 start_gateway() {
+    rm -f "$FOLDER/memif.sock"
     "$PKTGEN" gateway-config --config $CONFIG --gateway-device "net_memif0,role=server,$MEMIF" --gateway-memory none \
         --gateway-socket "$FOLDER/control.sock" --capacity 1000000 "$@" >"$FOLDER/gateway.toml"
     "$POLLGATE" run --config "$FOLDER/gateway.toml" --log-level warn >"$FOLDER/summary" 2>"$FOLDER/log" &
     GATEWAY=$!
     for _ in $(seq 100); do
-        [ ! -S "$FOLDER/control.sock" ] || return 0
+        # The gateway answers before its ports are open.
+        if [ -S "$FOLDER/control.sock" ] && [ -S "$FOLDER/memif.sock" ]; then return 0; fi
         kill -0 "$GATEWAY" 2>/dev/null || break
         sleep 0.1
     done

@@ -37,8 +37,23 @@ install_packages() {
     fi
     echo "installing $*"
     # tshark asks whether others than root may capture unless it is told not to ask.
-    DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
-        DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@" >/dev/null </dev/null
+    (
+        start_no_services
+        DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
+            DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@" >/dev/null </dev/null
+    )
+}
+
+# What Debian would start when it is installed (Open vSwitch, say) stays off: policy-rc.d's answer to invoke-rc.d(8), until
+# the subshell that calls this ends. A policy that the host has is left as it is.
+start_no_services() {
+    local policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || return 0
+    # shellcheck disable=SC2064 # the name as it is now
+    trap "rm -f '$policy'" EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
 }
 
 # Everything that a build needs: a compiler, DPDK's headers and drivers, and Rust. Debian's `cargo` is too old in

@@ -83,6 +83,8 @@ pub struct Machine {
     pub buffers: u32,
     /// Descriptors of each queue.
     pub descriptors: u16,
+    /// Pairs of queues of each port, all of them received from.
+    pub queues: u16,
     /// Passed to DPDK as they are.
     pub extra_arguments: Vec<String>,
     /// How long is waited for links to come up.
@@ -100,6 +102,7 @@ impl Default for Machine {
             memory: Memory::Auto,
             buffers: 16_384,
             descriptors: 1_024,
+            queues: 1,
             extra_arguments: Vec::new(),
             link_wait_ms: 5_000,
             client_port: None,

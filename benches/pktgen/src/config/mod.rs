@@ -109,6 +109,8 @@ impl Configuration {
         let known = client_port <= last && backend_port <= last;
         let wanted = "ports are counted from 0 in the order of [[ports]]";
         within("machine.client_port or backend_port", client_port.max(backend_port), known, wanted)?;
+        let queues = self.machine.queues;
+        within("machine.queues", queues, (1..=16).contains(&queues), "1 to 16 pairs of queues can be had")?;
         let expect = &self.expect;
         let hops = expect.hops.unwrap_or(u8::from(!expect.mirror));
         let wanted = "it must be larger than expect.hops";
@@ -345,6 +347,7 @@ mod tests {
             ("traffic.sizes=63", "a frame of 63 bytes"),
             ("traffic.exchanges=31", "0 to 30"),
             ("machine.backend_port=1", "counted from 0"),
+            ("machine.queues=0", "1 to 16"),
             ("expect.time_to_live=1", "larger than expect.hops"),
             ("search.precision=0", "a part between 0 and 1"),
             ("search.final_s=0", "more than 0"),

@@ -6,6 +6,7 @@ use engine::dpdk::{DpdkPool, Eal, EalConfiguration, MemoryChoice, ThreadRegistra
 use engine::port::PortQueue;
 use engine::port::dpdk::{DpdkPort, PortOptions};
 
+use super::queues::Queues;
 use super::{DeviceError, Ports, on_core, warn};
 use crate::config::{Configuration, Memory};
 
@@ -30,7 +31,7 @@ pub(super) fn with_devices<R: Send>(
     for (number, port) in configuration.ports.iter().enumerate() {
         let options = PortOptions {
             port_number: number as u16,
-            queue_pairs: 1,
+            queue_pairs: machine.queues,
             descriptors: machine.descriptors,
             mtu: port.mtu,
             // Our MAC addresses are the configuration's.
@@ -40,7 +41,8 @@ pub(super) fn with_devices<R: Send>(
             only_pool: true,
         };
         let mut device = DpdkPort::open(&port.device, &options).map_err(failed)?;
-        queues.push(Box::new(device.take_queue(0).map_err(failed)?));
+        let taken = (0..machine.queues).map(|queue| device.take_queue(queue)).collect::<Result<_, _>>();
+        queues.push(Box::new(Queues::new(taken.map_err(failed)?)));
         devices.push(device);
     }
     wait_for_links(&devices, Duration::from_millis(machine.link_wait_ms));

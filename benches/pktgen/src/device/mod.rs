@@ -2,6 +2,8 @@
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
+#[cfg(any(feature = "dpdk", test))]
+mod queues;
 
 use engine::host::{available_cores, set_affinity};
 use engine::pool::{MemoryPool, PacketSource};
