@@ -6,23 +6,52 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zerocopy::FromZeros;
+
 use crate::prefetch::prefetch_read;
+use crate::table::pages::PageArray;
 
 /// A row of counters of one writer. Clones show the same row.
 #[derive(Clone)]
 pub struct Counters {
-    values: Arc<[Line]>,
+    values: Arc<Lines>,
 }
 
 /// A cache line of its own, so that no other writer's counters share it.
-#[derive(Default)]
+#[derive(Default, FromZeros)]
 #[repr(align(64))]
 struct Line([AtomicU64; 8]);
+
+/// Where the lines are.
+enum Lines {
+    Heap(Box<[Line]>),
+    Pages(PageArray<Line>),
+}
+
+impl core::ops::Deref for Lines {
+    type Target = [Line];
+    #[inline(always)]
+    fn deref(&self) -> &[Line] {
+        match self {
+            Self::Heap(lines) => lines,
+            Self::Pages(lines) => lines,
+        }
+    }
+}
 
 impl Counters {
     /// `count` counters at zero.
     pub fn new(count: usize) -> Self {
-        Self { values: (0..count.div_ceil(8)).map(|_| Line::default()).collect() }
+        Self { values: Arc::new(Lines::Heap((0..count.div_ceil(8)).map(|_| Line::default()).collect())) }
+    }
+
+    /// The same on large pages, where they are to be had: for rows that are used here and there, so that each use does not
+    /// wait for a page's address as well.
+    pub fn on_large_pages(count: usize) -> Self {
+        match PageArray::new(count.div_ceil(8)) {
+            Ok(lines) => Self { values: Arc::new(Lines::Pages(lines)) },
+            Err(_) => Self::new(count),
+        }
     }
 
     #[inline(always)]
@@ -34,7 +63,7 @@ impl Counters {
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
         if let Some(line) = self.values.get(index / 8) {
-            prefetch_read(line);
+            prefetch_read(&raw const *line);
         }
     }
 
@@ -122,7 +151,12 @@ mod tests {
 
     #[test]
     fn counts_and_ignores_what_lies_beyond() {
-        let counters = Counters::new(9);
+        for counters in [Counters::new(9), Counters::on_large_pages(9)] {
+            counts(counters);
+        }
+    }
+
+    fn counts(counters: Counters) {
         let reader = counters.clone();
         counters.add(8, 2);
         counters.add(8, 3);

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::prefetch::prefetch_read;
-
 /// Places of a chunk: a change copies this many, a new version this fraction of all as references.
 const CHUNK: usize = 256;
 
@@ -36,14 +34,6 @@ impl<T> ChunkedVec<T> {
     #[inline(always)]
     pub fn get(&self, index: usize) -> Option<&T> {
         self.chunks.get(index / CHUNK)?.get(index % CHUNK)
-    }
-
-    /// Asks for what is at a place.
-    #[inline(always)]
-    pub fn prefetch(&self, index: usize) {
-        if let Some(place) = self.get(index) {
-            prefetch_read(&raw const *place);
-        }
     }
 
     /// All, in their order.

@@ -44,7 +44,7 @@ impl Core {
                 .iter()
                 .filter_map(|index| frontend_key(&turn.batch.meta[usize::from(*index)].key))
                 .collect();
-            turn.tables.services.prefetch(&keys);
+            turn.tables.services.read_ahead(&keys);
             let mut openings = ArrayVec::<Opening, AT_ONCE>::new();
             for index in indices.iter().map(|index| usize::from(*index)) {
                 if self.is_to_be_decided(turn, index) {

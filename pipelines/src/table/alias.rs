@@ -1,6 +1,5 @@
 //! Weighted random choice in constant time.
 
-use engine::prefetch::prefetch_read;
 use engine::random::Random;
 
 /// Weighted choice in constant time: Walker's alias method, built as by Vose ("A Linear Algorithm for Generating Random
@@ -11,6 +10,8 @@ pub struct AliasTable {
     columns: Vec<(u64, u32, u32)>,
     /// Height of a column: the sum of all weights.
     height: u64,
+    /// All have one weight: a column is a place, and need not be read.
+    is_uniform: bool,
 }
 
 impl AliasTable {
@@ -39,7 +40,11 @@ impl AliasTable {
             if left < height { small.push((other, left)) } else { large.push((other, left)) }
         }
         columns.extend(large.into_iter().map(|(index, _)| (height, index, index)));
-        Self { columns, height }
+        let is_uniform = columns
+            .iter()
+            .enumerate()
+            .all(|(place, (share, index, _))| *share == height && *index as usize == place);
+        Self { columns, height, is_uniform }
     }
 
     /// Whether no weight is above 0.
@@ -47,10 +52,12 @@ impl AliasTable {
         self.columns.is_empty()
     }
 
-    /// Asks for the first columns.
+    /// Reads the first column, if columns will be read.
     #[inline]
-    pub(crate) fn prefetch(&self) {
-        prefetch_read(self.columns.as_ptr());
+    pub(crate) fn touch(&self) {
+        if !self.is_uniform {
+            core::hint::black_box(self.columns.first().map(|column| column.0));
+        }
     }
 
     /// A place at random, by weight; none if no place has any.
@@ -61,6 +68,9 @@ impl AliasTable {
             1 => 0,
             count => random.below(count as u32) as usize,
         };
+        if self.is_uniform {
+            return Some(column);
+        }
         let (share, index, other) = self.columns[column];
         // Heights above 2^32 need 65,538 backends of the largest weight; the build bounds both.
         let below = share == self.height || u64::from(random.below(self.height as u32)) < share;
@@ -87,6 +97,22 @@ mod tests {
                 prop_assert_eq!(u64::from(*weight) * table.columns.len() as u64, *share);
             }
             prop_assert_eq!(table.choose(&mut Random::new(1)).is_none(), weights.iter().all(|weight| *weight == 0));
+        }
+    }
+
+    /// With equal weights no column is read; the choice is the one that reading would give.
+    #[test]
+    fn equal_weights_are_chosen_alike_with_and_without_columns() {
+        for (weights, is_uniform) in
+            [(vec![7; 5], true), (vec![1], true), (vec![0, 1, 1], false), (vec![1, 2], false)]
+        {
+            let table = AliasTable::build(weights.into_iter());
+            assert_eq!(table.is_uniform, is_uniform);
+            let read = AliasTable { is_uniform: false, ..table.clone() };
+            let (mut one, mut other) = (Random::new(3), Random::new(3));
+            for _ in 0..1_000 {
+                assert_eq!(table.choose(&mut one), read.choose(&mut other));
+            }
         }
     }
 

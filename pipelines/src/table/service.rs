@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use engine::prefetch::prefetch_read;
 use engine::random::Random;
 use engine::table::chunked_vec::ChunkedVec;
 use engine::table::sharded_map::ShardedMap;
@@ -157,11 +156,11 @@ impl Choice {
         matches!(self, Self::Random(table) if table.is_empty())
     }
 
-    /// Asks for where a choice among a few begins.
+    /// Reads where a choice among a few begins.
     #[inline]
-    fn prefetch(&self) {
+    fn touch(&self) {
         if let Self::Random(table) = self {
-            table.prefetch();
+            table.touch();
         }
     }
 
@@ -331,32 +330,32 @@ impl ServiceTable {
             && self.frontends.get(&FrontendKey { address, port, protocol }).is_some()
     }
 
-    /// Asks for all that looking these up and drawing their backends will read, step by step for all of them, so that they
-    /// wait for memory together. Changes nothing, and what is not asked for is read all the same.
-    pub fn prefetch<const AT_ONCE: usize>(&self, keys: &ArrayVec<FrontendKey, AT_ONCE>) {
+    /// Reads all that looking these up and drawing their backends will read, step by step for all of them, so that they wait
+    /// for memory together: of tens of thousands of services none is in a cache. Reads, since hints are dropped when a
+    /// page's address is not at hand, too. Changes nothing.
+    pub fn read_ahead<const AT_ONCE: usize>(&self, keys: &ArrayVec<FrontendKey, AT_ONCE>) {
         for key in keys {
-            self.frontends.prefetch(key);
+            self.frontends.touch(key);
         }
         let mut numbers = ArrayVec::<u32, AT_ONCE>::new();
         for frontend in keys.iter().filter_map(|key| self.frontends.get(key)) {
-            self.ports.prefetch(frontend.service as usize);
             numbers.push(frontend.service);
         }
-        for port in numbers.iter().filter_map(|number| self.port_unread(*number)) {
-            // The lines that new connections read.
-            prefetch_read(port);
-            prefetch_read(port.cast::<u8>().wrapping_add(64));
-        }
+        let mut ports = ArrayVec::<&ServicePort, AT_ONCE>::new();
         for port in numbers.iter().filter_map(|number| self.port(*number)) {
-            prefetch_read(port.backends.as_ptr());
-            port.cluster.prefetch();
+            ports.push(port);
         }
-    }
-
-    /// Where a service port is, without a look at it.
-    #[inline]
-    fn port_unread(&self, number: u32) -> Option<*const ServicePort> {
-        self.ports.get(number as usize)?.as_ref().map(Arc::as_ptr)
+        for port in &ports {
+            // Of each of the two lines that new connections read.
+            core::hint::black_box((port.slot, port.internal_local, port.backends.len()));
+        }
+        for port in &ports {
+            // A line has two backends and a half.
+            for backend in port.backends.iter().step_by(2).take(4) {
+                core::hint::black_box(backend.port);
+            }
+            port.cluster.touch();
+        }
     }
 
     /// The service port of a number.
