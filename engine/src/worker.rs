@@ -130,6 +130,9 @@ pub struct Connections {
     pub host: Option<Producer<Packet>>,
 }
 
+/// Packets taken from inboxes in one turn: eight batches, sixteen times what one port gives.
+const HANDED_IN_MAX: usize = 8 * BATCH_CAPACITY;
+
 /// One worker.
 pub struct Worker<P: Pipeline> {
     /// What it runs.
@@ -195,7 +198,8 @@ impl<P: Pipeline> Worker<P> {
     pub fn turn(&mut self, now: Timestamp) -> usize {
         self.pipeline.resume(&mut self.batch, now);
         // What others have handed over goes first: it has cost a reception and a look already, and those that hand over only have
-        // the faster turns. Were ports first, the worker with the fuller inboxes would fall behind ever further.
+        // the faster turns. Were ports first, the worker with the fuller inboxes would fall behind ever further. Within a bound,
+        // or others could keep a worker from its own ports, and from the clock.
         let mut taken = self.take_in_all(now);
         for step in 0..self.connections.ports.len() {
             let port = (self.next_port + step) % self.connections.ports.len();
@@ -237,17 +241,19 @@ impl<P: Pipeline> Worker<P> {
         count
     }
 
-    /// Empties the inboxes of what is in them now.
+    /// Takes what is in the inboxes now, within the bound of a turn.
     #[inline]
     fn take_in_all(&mut self, now: Timestamp) -> usize {
+        let count = self.connections.inboxes.len();
         let mut taken = 0;
-        for inbox in 0..self.connections.inboxes.len() {
-            let mut waiting = self.connections.inboxes[inbox].len();
+        for step in 0..count {
+            let inbox = (self.next_port + step) % count;
+            let mut waiting = self.connections.inboxes[inbox].len().min(HANDED_IN_MAX.saturating_sub(taken));
             while waiting > 0 {
                 if self.batch.room() == 0 {
                     self.process(now);
                 }
-                let count = self.take_in(inbox);
+                let count = self.take_in(inbox, waiting);
                 taken += count;
                 waiting = waiting.saturating_sub(count.max(1));
             }
@@ -256,9 +262,9 @@ impl<P: Pipeline> Worker<P> {
     }
 
     #[inline]
-    fn take_in(&mut self, inbox: usize) -> usize {
+    fn take_in(&mut self, inbox: usize, limit: usize) -> usize {
         let batch = &mut self.batch;
-        let count = self.connections.inboxes[inbox].pop_batch(batch.room(), |hand_off| {
+        let count = self.connections.inboxes[inbox].pop_batch(batch.room().min(limit), |hand_off| {
             // Another core has written it last.
             hand_off.packet.prefetch_header();
             // pop_batch takes no more than there is room for.

@@ -380,6 +380,7 @@ impl Pipeline for Gateway {
         if now_ms == self.tended_ms && self.core.gauges.get(Gauge::Generation as usize) != 0 {
             return;
         }
+        self.core.stateless.tend(&self.tables.load().timeouts, now);
         let elapsed_ms = now_ms.wrapping_sub(core::mem::replace(&mut self.tended_ms, now_ms));
         self.step_machine(batch, now);
         self.sweep(now_ms, elapsed_ms);

@@ -42,12 +42,10 @@ fn established_flows_are_never_evicted() {
         assert!(there(&mut world, 1_000 + port) && back(&mut world, 1_000 + port));
     }
     for port in 0..30 {
-        // Nothing of it has to be remembered, so it arrives all the same.
-        assert!(there(&mut world, 5_000 + port));
+        assert!(!there(&mut world, 5_000 + port));
     }
-    world.assert_drops(&[]);
-    assert_eq!((world.gauge(Gauge::PacketsStateless), world.gauge(Gauge::FlowsEvicted)), (30, 0));
-    assert_eq!(world.tracked(), 64);
+    world.assert_drops(&[("flow_table_full", 30)]);
+    assert_eq!((world.tracked(), world.gauge(Gauge::FlowsEvicted)), (64, 0));
     for port in 0..CAPACITY {
         assert!(there(&mut world, 1_000 + port) && back(&mut world, 1_000 + port));
     }
@@ -95,8 +93,8 @@ fn connections_are_safe_between_handshake_and_end() {
             say(&mut world, port, SYN) && answer(&mut world, port, SYN | ACK) && say(&mut world, port, ACK)
         );
     }
-    assert!(say(&mut world, 5_000, SYN));
-    assert_eq!((world.gauge(Gauge::PacketsStateless), world.tracked()), (1, 64));
+    assert!(!say(&mut world, 5_000, SYN));
+    world.assert_drops(&[("flow_table_full", 1)]);
     // Four of them close.
     for port in 1_010..1_014 {
         assert!(
@@ -112,8 +110,48 @@ fn connections_are_safe_between_handshake_and_end() {
         assert!(say(&mut world, port, ACK) && answer(&mut world, port, ACK));
     }
     assert_eq!((world.tracked(), world.gauge(Gauge::FlowsCreated)), (64, 64 + opened));
-    assert_eq!(world.gauge(Gauge::PacketsStateless), 1);
-    world.assert_drops(&[]);
+    world.assert_drops(&[("flow_table_full", 1)]);
+    world.assert_balanced();
+}
+
+/// In one turn as in several: each of a burst may take the place of the one before it.
+#[test]
+fn a_burst_finds_the_places_that_single_packets_find() {
+    for is_burst in [true, false] {
+        let mut world = World::new(&small());
+        for port in 0..CAPACITY {
+            assert!(there(&mut world, 1_000 + port));
+            assert!(port == 31 || back(&mut world, 1_000 + port));
+        }
+        for port in 0..5u16 {
+            let packet = udp(&format!("192.168.0.50:{}", 5_000 + port), "172.30.76.7:53", b"?");
+            world.send("eth0", &to_node(CLIENT_MAC, &packet));
+            if !is_burst {
+                world.turn();
+            }
+        }
+        world.turn();
+        assert_eq!((world.gauge(Gauge::FlowsCreated), world.gauge(Gauge::FlowsEvicted)), (69, 5));
+        world.assert_drops(&[]);
+        world.assert_balanced();
+    }
+}
+
+#[test]
+fn a_burst_of_one_flow_takes_one_place() {
+    let mut world = World::new(&small());
+    for port in 0..CAPACITY {
+        assert!(there(&mut world, 1_000 + port));
+    }
+    for _ in 0..40 {
+        world.send("eth0", &to_node(CLIENT_MAC, &udp("192.168.0.50:9000", "172.30.76.7:53", b"?")));
+        // Starts no connection, so it takes none.
+        world.send("eth0", &to_node(CLIENT_MAC, &tcp("192.168.0.50:9000", "172.30.76.7:80", RST, b"")));
+    }
+    world.turn();
+    world.turn();
+    assert_eq!((world.gauge(Gauge::FlowsEvicted), world.tracked()), (1, 64));
+    world.assert_drops(&[("tcp_invalid", 40)]);
     world.assert_balanced();
 }
 

@@ -84,52 +84,112 @@ fn connections_to_a_consistent_hash_go_on_from_beginning_to_end() {
     world.assert_balanced();
 }
 
+/// A client that asks a backend directly would have answers that the hash takes for the service's.
 #[test]
-fn routed_packets_go_on_as_they_are_unless_they_could_be_taken_for_a_services() {
+fn what_needs_a_flow_is_dropped_by_name() {
     let mut world = full(&hashed());
-    let pods = |world: &mut World, from: &str, to: &str| {
-        let packet = udp(from, to, b"x");
-        world.exchange(pod_port(7), &from_pod(7, &packet), "eth0").first().map(|frame| read_tunnel(frame).2)
-    };
-    let seen = pods(&mut world, "172.30.76.7:5000", "172.30.9.77:6000").unwrap();
-    assert_eq!(
-        (seen.from().as_str(), seen.to().as_str(), seen.ttl),
-        ("172.30.76.7:5000", "172.30.9.77:6000", 63)
-    );
-    world.assert_drops(&[]);
-    // To a backend past the service: only where its answers could not be the service's.
-    let mut refused = 0;
-    for port in 40_000..40_030 {
-        let backend = ask(&mut world, port, SYN, b"").unwrap();
-        for direct in ["172.30.76.5:50051", "172.30.76.3:50051"] {
-            let packet = tcp(&format!("{CLIENT}:{port}"), direct, SYN, b"");
-            let pod = if direct.starts_with("172.30.76.5") { 5 } else { 3 };
-            let frame = ethernet(&pod_mac(pod), &pod_mac(7), 0x0800, &packet);
-            let arrived = world.exchange(pod_port(7), &frame, pod_port(pod)).len() == 1;
-            assert_eq!(arrived, backend != direct, "{port} {direct}");
-            refused += u64::from(!arrived);
-            if arrived {
-                assert_eq!(answer(&mut world, direct, port, SYN | ACK).as_deref(), Some(direct));
-            }
-        }
+    let mut send = |port: &str, frame: &[u8], to: &str| world.exchange(port, frame, to).len();
+    // Routed, masqueraded, an echo, to a backend past the service, from a backend to nobody that asked.
+    let routed = udp("172.30.76.7:5000", "172.30.9.77:6000", b"x");
+    assert_eq!(send(pod_port(7), &from_pod(7, &routed), "eth0"), 0);
+    let outside = udp("172.30.76.7:5000", "8.8.8.8:53", b"?");
+    assert_eq!(send(pod_port(7), &from_pod(7, &outside), "eth0"), 0);
+    let request = echo("172.30.76.7", "172.30.9.77", false, 7);
+    assert_eq!(send(pod_port(7), &from_pod(7, &request), "eth0"), 0);
+    let direct = tcp(&format!("{CLIENT}:40000"), "172.30.9.2:50051", SYN, b"");
+    assert_eq!(send(pod_port(7), &from_pod(7, &direct), "eth0"), 0);
+    world.assert_drops(&[("flow_table_full", 4)]);
+    // Flags that no connection has.
+    for flags in [0, SYN | FIN, SYN | RST, 0x3f] {
+        assert_eq!(ask(&mut world, 41_000, flags, b""), None);
     }
-    assert!(refused > 5, "{refused}");
-    world.assert_drops(&[("flow_table_full", refused)]);
-    assert_eq!((world.tracked(), world.gauge(Gauge::FlowsCreated)), (64, 64));
+    world.assert_drops(&[("flow_table_full", 8)]);
+    assert_eq!((world.tracked(), world.gauge(Gauge::PacketsStateless)), (64, 0));
+    world.assert_balanced();
+    // A service that draws at random.
+    let mut world = full(&small());
+    assert_eq!(ask(&mut world, 40_000, SYN, b""), None);
+    world.assert_drops(&[("flow_table_full", 1)]);
+    assert_eq!((world.tracked(), world.gauge(Gauge::PacketsStateless)), (64, 0));
     world.assert_balanced();
 }
 
 #[test]
-fn what_needs_a_flow_is_dropped_by_name() {
-    // A random choice, a masqueraded client, an echo, and the host's own.
-    let mut world = full(&small());
-    assert_eq!(ask(&mut world, 40_000, SYN, b""), None);
-    let outside = udp("172.30.76.7:5000", "8.8.8.8:53", b"?");
-    assert!(world.exchange(pod_port(7), &from_pod(7, &outside), "eth0").is_empty());
-    let echo = echo("172.30.76.7", "172.30.9.77", false, 7);
-    assert!(world.exchange(pod_port(7), &from_pod(7, &echo), "eth0").is_empty());
-    world.assert_drops(&[("flow_table_full", 3)]);
-    assert_eq!((world.tracked(), world.gauge(Gauge::PacketsStateless)), (64, 0));
+fn an_endpoint_of_several_such_services_needs_flows() {
+    let text = hashed()
+        + r#"
+[[service]]
+namespace = "default"
+name = "twin"
+cluster_ip = "10.254.9.9"
+algorithm = "maglev"
+[[service.ports]]
+port = 80
+backends = [{ address = "172.30.76.5:50051" }, { address = "172.30.76.3:50051" }, { address = "172.30.9.2:50051" }]
+"#;
+    let mut world = full(&text);
+    assert!((40_000..40_020).all(|port| ask(&mut world, port, SYN, b"").is_none()));
+    world.assert_drops(&[("flow_table_full", 20)]);
+    world.assert_balanced();
+}
+
+#[test]
+fn only_what_leaves_is_counted() {
+    let mut world = full(&hashed());
+    let mut packet = tcp(&format!("{CLIENT}:40000"), SERVICE, SYN, b"");
+    packet[8] = 1;
+    packet[10..12].fill(0);
+    let sum = engine::wire::checksum::checksum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    world.send(pod_port(7), &from_pod(7, &packet));
+    world.turn();
+    world.assert_drops(&[("ttl_exceeded", 1)]);
+    assert_eq!(world.gauge(Gauge::PacketsStateless), 0);
+    world.assert_balanced();
+}
+
+/// One of two workers is full. Answers are looked up at the client's worker first, which sent the questions on.
+#[test]
+fn answers_are_told_by_the_worker_that_is_full() {
+    let mut world = World::with(&hashed(), 2, 1);
+    let rule = pipelines::ownership::Ownership::new(0, 2, Vec::new(), Vec::new(), (0, 0));
+    let is_first =
+        |protocol, address: &str, port| rule.of(protocol, u32::from(crate::support::ip(address)), port) == 0;
+    for port in (1_000..3_000).filter(|port| is_first(17, "192.168.0.50", *port)).take(usize::from(CAPACITY))
+    {
+        assert!(there(&mut world, port) && back(&mut world, port));
+    }
+    let flows =
+        |world: &World| world.workers.iter().map(|worker| worker.pipeline.flows().len()).collect::<Vec<_>>();
+    assert_eq!(flows(&world), [64, 0]);
+    let mut connections = 0;
+    for port in (40_000..40_060).filter(|port| is_first(6, CLIENT, *port)) {
+        let backend = ask(&mut world, port, SYN, b"").unwrap();
+        for flags in [SYN | ACK, ACK, FIN | ACK] {
+            assert_eq!(answer(&mut world, &backend, port, flags).as_deref(), Some(SERVICE));
+            assert_eq!(ask(&mut world, port, ACK, b"x"), Some(backend.clone()));
+        }
+        connections += 1;
+    }
+    assert!(connections > 20, "{connections}");
+    assert_eq!((flows(&world), world.gauge(Gauge::PacketsStateless)), (vec![64, 0], connections * 7));
+    world.assert_drops(&[]);
+    world.assert_balanced();
+}
+
+/// After as long as a connection may be silent, a backend's packets are what they seem, and stay so.
+#[test]
+fn answers_are_told_for_as_long_as_a_connection_lives() {
+    let mut world = full(&hashed());
+    let backend = ask(&mut world, 40_000, SYN, b"").unwrap();
+    world.jump_s(5 * 86_400 + 3_600);
+    world.advance_ms(400);
+    for jump_s in [0, 4_294_967 - 5 * 86_400] {
+        world.jump_s(jump_s);
+        assert_eq!(answer(&mut world, &backend, 40_000, SYN | ACK), None);
+    }
+    assert_eq!(world.gauge(Gauge::PacketsStateless), 1);
+    world.assert_drops(&[("tcp_invalid", 2)]);
     world.assert_balanced();
 }
 

@@ -104,20 +104,23 @@ mod tests {
             let (array, stop) = (Arc::clone(&array), Arc::clone(&stop));
             std::thread::spawn(move || {
                 let mut seen = 0;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
+                    // Asked before the last read, which then sees all that was written.
+                    let is_last = stop.load(Ordering::Acquire);
                     if let Some(words) = array.read(1) {
                         assert!(words.iter().all(|word| *word == words[0]), "{words:?}");
                         seen = seen.max(words[0]);
                     }
+                    if is_last {
+                        return seen;
+                    }
                 }
-                seen
             })
         };
         for value in 1..=100_000 {
             array.write(1, &[value; WORDS]);
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        stop.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Release);
         assert_eq!(reader.join().unwrap(), 100_000);
         assert_eq!(array.read(0), Some([0; WORDS]));
         assert_eq!(array.read(2), None);

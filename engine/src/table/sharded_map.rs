@@ -2,7 +2,7 @@
 //! copies that key's shard. For tables that are published anew with each change, and read by many.
 //!
 //! A shard is a list of places, at the most half of them taken; a key lies at its own place or behind it, up to the next
-//! free one. So a lookup reads one cache line nearly always, and that line can be asked for ahead.
+//! free one. So a lookup reads one cache line beside the list of shards nearly always, and that line can be read ahead.
 //!
 //! Any key that can be hashed will do: 32-bit addresses today, 128-bit ones alike. Hashes have no secret: keys come from
 //! trusted sources, and what is looked up changes nothing.

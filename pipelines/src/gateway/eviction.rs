@@ -16,8 +16,7 @@ use crate::table::Tables;
 const EXPIRED_TRIES: u32 = 16;
 
 impl Core {
-    /// Makes place for `wanted` flows, as far as there are flows that may go. Takes turns through the table, so that the
-    /// oldest of them goes first as long as all are.
+    /// Makes place for `wanted` flows, as far as there are flows that may go, taking turns through the table.
     pub(super) fn make_place(&mut self, wanted: usize, tables: &Tables, now: Timestamp) {
         let missing = wanted.saturating_sub(self.flows.free_pairs()).min(AT_ONCE);
         let mut leaving = ArrayVec::<u32, AT_ONCE>::new();

@@ -54,8 +54,7 @@ impl Core {
             for opening in &openings {
                 self.flows.prefetch_second_bucket(opening.answer_hash);
             }
-            let wanted = openings.iter().filter(|opening| makes_flow(opening.decision.outcome)).count();
-            self.make_place(wanted, turn.tables, turn.now);
+            self.make_place(flows_to_make(&openings, &turn.batch.meta, made), turn.tables, turn.now);
             let mut openings = openings.iter().peekable();
             for index in indices.iter().map(|index| usize::from(*index)) {
                 let opening = openings.next_if(|opening| opening.index == index);
@@ -92,6 +91,10 @@ impl Core {
         }
         let may_have_flow = meta.entry != NO_ENTRY || made.may_have(meta.hash);
         if meta.kind == Kind::Flow && may_have_flow && self.join_flow(turn, index) {
+            return;
+        }
+        // Before others are asked: it was sent on here, without a flow.
+        if self.answer_without_flow(turn, index) {
             return;
         }
         let visited = turn.batch.visits[index];
@@ -171,23 +174,25 @@ impl Core {
     /// Makes the flow of a packet that is to go on, and sends it on; without a flow if there is no place for one.
     fn open(&mut self, turn: &mut Turn<'_>, index: usize, opening: &Opening, made: &mut MadeHere) {
         let decision = &opening.decision;
-        if self.answer_without_flow(turn, index, decision) {
+        if let Err(reason) = conntrack::initial_state(&turn.batch.meta[index]) {
+            // Perhaps the end of a connection that never had a flow.
+            match self.stateless.is_recent() {
+                true => self.without_flow(turn, index, decision, reason),
+                false => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
+            }
             return;
         }
         if self.flows.free_pairs() == 0 {
-            // Place was looked for: there was none.
+            // Place was made for the burst as far as there were flows to go. By now there may be one more: one that this burst
+            // has made itself, or closed.
+            self.make_place(1, turn.tables, turn.now);
+        }
+        if self.flows.free_pairs() == 0 {
             return self.without_flow(turn, index, decision, DropReason::FlowTableFull);
         }
         match self.create(turn, index, opening, made) {
             Ok(id) => self.forward(turn, index, id),
             Err(reason @ DropReason::FlowTableFull) => self.without_flow(turn, index, decision, reason),
-            // The end of a connection that never had a flow.
-            Err(reason @ DropReason::TcpInvalid)
-                if decision.frontend.is_some()
-                    && self.stateless.is_recent(&turn.tables.timeouts, turn.now) =>
-            {
-                self.without_flow(turn, index, decision, reason);
-            }
             Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
         }
     }
@@ -251,6 +256,21 @@ fn makes_flow(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Forward | Outcome::Bridge | Outcome::Deliver)
 }
 
+/// How many flows these packets will make: of several packets of one flow the first does. A few may be overlooked, never one
+/// too many counted.
+fn flows_to_make(openings: &[Opening], meta: &[Meta], made: MadeHere) -> usize {
+    let mut seen = made;
+    let mut count = 0;
+    for opening in openings.iter().filter(|opening| makes_flow(opening.decision.outcome)) {
+        let meta = &meta[opening.index];
+        if !seen.may_have(meta.hash) && conntrack::initial_state(meta).is_ok() {
+            seen.note([meta.hash; 2]);
+            count += 1;
+        }
+    }
+    count
+}
+
 /// What a packet would be to a service.
 fn frontend_key(key: &FlowKey) -> Option<FrontendKey> {
     has_ports(key.protocol).then_some(FrontendKey {
@@ -262,12 +282,11 @@ fn frontend_key(key: &FlowKey) -> Option<FrontendKey> {
 
 /// Which keys flows made for this burst have, roughly: one bit of 64 for each hash. Without its bit a packet has no flow here,
 /// and need not be looked up again.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct MadeHere(u64);
 
 impl MadeHere {
     fn bit(hash: u64) -> u64 {
-        // Bits that no two keys of a bucket share more than others.
         1 << (hash >> 24 & 63)
     }
 

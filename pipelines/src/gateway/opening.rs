@@ -81,8 +81,7 @@ impl Core {
                     self.flows.set_mark(id, true);
                     return Ok(id);
                 }
-                // Place was made before: it was too little if a connection was closed by one of this burst, or if the
-                // buckets of these keys are full.
+                // There is place, so the buckets of these keys are full, and perhaps not without the next flow to go.
                 Err(InsertError::Full) => self.make_place(self.flows.free_pairs() + 1, turn.tables, turn.now),
                 // Neither can be: both keys were looked up just before.
                 Err(InsertError::FirstExists | InsertError::SecondExists) => break,

@@ -81,37 +81,38 @@ pub fn choose_port(
     random: &mut Random,
     scan_at: &mut u32,
 ) -> Result<(FlowKey, u64), DropReason> {
-    let is_free = |(key, answer_hash): &(FlowKey, u64)| {
+    let may_be = |key: &FlowKey| {
         ownership.is_own(key.protocol, key.source, key.source_port)
             && !ownership.never_originates(key.source, key.source_port)
-            && flows.find(&key.reversed(), *answer_hash).is_none()
+    };
+    let is_free = |(key, answer_hash): &(FlowKey, u64)| {
+        flows.find(&key.reversed(), *answer_hash).is_none()
             && !tables.services.listens(key.source, key.source_port, key.protocol)
             // As its own answer it would be one direction and not two.
             && key.reversed() != decision.key
     };
+    // Only for this worker's ports is a hash worth its while.
     let with_port = |port: u16| {
         let key = decision.leaving_key(port);
-        (key, flows.hash(&key.reversed()))
+        may_be(&key).then(|| (key, flows.hash(&key.reversed()))).filter(is_free)
     };
-    if let Some(first) = first.filter(is_free) {
+    if let Some(first) = first.filter(|(key, _)| may_be(key)).filter(is_free) {
         return Ok(first);
     }
     if !has_identity(decision.key.protocol) {
         // Nothing but the addresses tells such flows apart, so one at a time has a masqueraded address's answers.
-        return Some(with_port(0)).filter(is_free).ok_or(DropReason::SnatPortsExhausted);
+        return with_port(0).ok_or(DropReason::SnatPortsExhausted);
     }
     let (first, last) = tables.masquerade.snat_ports;
     let count = u32::from(last.saturating_sub(first)) + 1;
     for _ in 0..PORT_TRIES {
-        let drawn = with_port(first + random.below(count) as u16);
-        if is_free(&drawn) {
+        if let Some(drawn) = with_port(first + random.below(count) as u16) {
             return Ok(drawn);
         }
     }
     let from = *scan_at % count;
     let tries = count.min(PORT_SCAN);
-    let mut scan = (0..tries).map(|step| with_port(first + ((from + step) % count) as u16));
-    let found = scan.find(is_free);
+    let found = (0..tries).find_map(|step| with_port(first + ((from + step) % count) as u16));
     *scan_at = from + tries;
     found.ok_or(DropReason::SnatPortsExhausted)
 }

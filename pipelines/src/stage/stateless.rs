@@ -1,16 +1,18 @@
 //! What can be forwarded without a flow: when the table is full, and none of its flows may go.
 //!
 //! Without a flow a packet can be sent on if all that is done to it follows from the packet and the tables, in both
-//! directions. Routed packets are sent on as they are. Of services those that choose by a consistent hash and do not
-//! masquerade: the hash gives the same backend for each packet, and it tells of an answer whether the backend would have been
-//! asked by way of the service (Maglev, NSDI 2016, section 3.4, relies on the hash alone in the same way; Katran and others
-//! leave answers to direct server return, which needs help from the backends).
+//! directions. That is so for a cluster IP that chooses by a consistent hash and does not masquerade: the hash gives the same
+//! backend for each packet, and tells of an answer whether its backend would have been asked by way of the service (Maglev,
+//! NSDI 2016, section 3.4, relies on the hash alone in the same way; Katran and others leave answers to direct server return,
+//! which needs help from the backends).
 
-use engine::wire::ipv4::PROTOCOL_ICMP;
+use engine::table::flow::FlowKey;
+use engine::wire::ipv4::PROTOCOL_TCP;
 
-use super::dnat;
+use super::{dnat, tcp_state};
 use crate::decision::Decision;
 use crate::flow::{FLAG_ORIGINAL, FlowValue, has_ports};
+use crate::meta::Meta;
 use crate::table::Tables;
 use crate::table::interface::HOST_INTERFACE;
 use crate::table::maglev::Connection;
@@ -44,42 +46,35 @@ fn virtual_server(tables: &Tables, protocol: u8, client: End, server: End) -> Op
     ((backend.address, backend.port) == server).then_some(((asked.address, asked.port), backend.slot))
 }
 
-/// How a decided packet is rewritten without a flow; none: it cannot be sent on.
+/// Whether a packet may belong to a connection at all: not so TCP with flags that none has.
+pub fn is_plausible(meta: &Meta) -> bool {
+    meta.key.protocol != PROTOCOL_TCP || tcp_state::is_plausible(meta.tcp_flags)
+}
+
+/// How a decided packet to a service is rewritten without a flow; none: it cannot be sent on.
 pub fn rewrite(tables: &Tables, decision: &Decision) -> Option<FlowValue> {
     let key = decision.key;
-    let is_host =
-        decision.interface == HOST_INTERFACE || decision.egress == HOST_INTERFACE && !decision.bridged;
-    // The host's answers, and answers to an echo, are known by their flow alone.
-    if is_host || key.protocol == PROTOCOL_ICMP || decision.is_masqueraded() {
+    // What comes from the host or goes to it is known by its flow alone.
+    let is_host = decision.interface == HOST_INTERFACE || decision.egress == HOST_INTERFACE;
+    if is_host || decision.is_masqueraded() || decision.frontend.is_none() {
         return None;
     }
-    let (source, destination) = ((key.source, key.source_port), (key.destination, key.destination_port));
-    if decision.frontend.is_some() {
-        let backend = (decision.destination, decision.destination_port);
-        let (asked, slot) = virtual_server(tables, key.protocol, source, backend)?;
-        let rewrite = FlowValue::rewrite(&key, &decision.leaving_key(key.source_port));
-        return (asked == destination).then_some(FlowValue {
-            flags: rewrite.flags | FLAG_ORIGINAL,
-            backend_slot: slot,
-            ..rewrite
-        });
-    }
-    answer(tables, decision).or_else(|| {
-        // A client that asks a backend directly: its answers would be taken for the service's.
-        let is_ambiguous = virtual_server(tables, key.protocol, source, destination).is_some();
-        let rewrite = FlowValue::rewrite(&key, &key);
-        (!is_ambiguous).then_some(FlowValue { flags: rewrite.flags | FLAG_ORIGINAL, ..rewrite })
-    })
+    let (client, asked) = ((key.source, key.source_port), (key.destination, key.destination_port));
+    let backend = (decision.destination, decision.destination_port);
+    let (virtual_server, slot) = virtual_server(tables, key.protocol, client, backend)?;
+    let rewrite = FlowValue::rewrite(&key, &decision.leaving_key(key.source_port));
+    let flags = rewrite.flags | FLAG_ORIGINAL;
+    (virtual_server == asked).then_some(FlowValue { flags, backend_slot: slot, ..rewrite })
 }
 
 /// How a packet is rewritten that is a backend's answer to a client of a service; none: it is none.
-pub fn answer(tables: &Tables, decision: &Decision) -> Option<FlowValue> {
-    let key = decision.key;
-    if decision.frontend.is_some() || decision.is_masqueraded() || decision.interface == HOST_INTERFACE {
+pub fn answer(tables: &Tables, meta: &Meta) -> Option<FlowValue> {
+    let key = meta.key;
+    if meta.interface == HOST_INTERFACE {
         return None;
     }
     let (client, server) = ((key.destination, key.destination_port), (key.source, key.source_port));
     let ((source, source_port), slot) = virtual_server(tables, key.protocol, client, server)?;
-    let rewrite = FlowValue::rewrite(&key, &engine::table::flow::FlowKey { source, source_port, ..key });
+    let rewrite = FlowValue::rewrite(&key, &FlowKey { source, source_port, ..key });
     Some(FlowValue { backend_slot: slot, ..rewrite })
 }

@@ -122,6 +122,11 @@ const TRANSITIONS: [[[u8; 10]; 6]; 2] = [
     ],
 ];
 
+/// Whether a connection has segments with these flags.
+pub fn is_plausible(flags: u8) -> bool {
+    usize::from(ROWS[usize::from(flags & 0x3f)]) + 1 < TRANSITIONS[0].len()
+}
+
 /// The row for each combination of the six flags of RFC 793. Those that no connection has (SYN with FIN or RST, FIN
 /// without ACK, none) count as none: `tcp_valid_flags` and `get_conntrack_index` in the same file.
 const ROWS: [u8; 64] = {
