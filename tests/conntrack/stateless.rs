@@ -103,7 +103,7 @@ fn what_needs_a_flow_is_dropped_by_name() {
     for flags in [0, SYN | FIN, SYN | RST, 0x3f] {
         assert_eq!(ask(&mut world, 41_000, flags, b""), None);
     }
-    world.assert_drops(&[("flow_table_full", 4), ("tcp_invalid", 4)]);
+    world.assert_drops(&[("tcp_invalid", 4), ("flow_table_full", 4)]);
     assert_eq!((world.tracked(), world.gauge(Gauge::PacketsStateless)), (64, 0));
     world.assert_balanced();
     // A service that draws at random.
