@@ -95,6 +95,8 @@ const ICMP_ERRORS_BURST: u32 = 50;
 pub const SWEEP_PAIRS: u32 = 256;
 /// As many while services' changes wait for it.
 const SWEEP_PAIRS_CHANGED: u32 = 1_024;
+/// Pairs between the one that the sweep looks at and the one it asks for.
+const SWEEP_AHEAD: u32 = 16;
 /// Milliseconds that one slice makes up for at the most: a worker that sleeps looks at its flows as fast as one that polls.
 const SWEEP_ELAPSED_MAX_MS: u32 = 16;
 /// Packets between the one that is worked on and the one whose flow is looked at: its entry has arrived by then, and the lines
@@ -313,6 +315,8 @@ impl Gateway {
         let slice = slice * elapsed_ms.clamp(1, SWEEP_ELAPSED_MAX_MS);
         for _ in 0..slice.min(capacity) {
             let pair = self.sweep_at;
+            // Packets wait meanwhile: each miss that is not asked for ahead would be a part of their delay.
+            self.core.flows.prefetch_pair((pair + SWEEP_AHEAD) % capacity);
             if conntrack::is_expired(&self.core.flows, pair, &tables.timeouts, now_ms) {
                 self.core.flows.remove(EntryId(pair * 2));
                 self.core.gauges.add(Gauge::FlowsExpired as usize, 1);
