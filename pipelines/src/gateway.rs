@@ -315,8 +315,9 @@ impl Gateway {
         let slice = slice * elapsed_ms.clamp(1, SWEEP_ELAPSED_MAX_MS);
         for _ in 0..slice.min(capacity) {
             let pair = self.sweep_at;
-            // Packets wait meanwhile: each miss that is not asked for ahead would be a part of their delay.
-            self.core.flows.prefetch_pair((pair + SWEEP_AHEAD) % capacity);
+            // Packets wait meanwhile: each miss that is not asked for ahead would be a part of their delay. The other direction
+            // is read only where this one has been silent for its timeout.
+            self.core.flows.prefetch(EntryId((pair + SWEEP_AHEAD) * 2));
             if conntrack::is_expired(&self.core.flows, pair, &tables.timeouts, now_ms) {
                 self.core.flows.remove(EntryId(pair * 2));
                 self.core.gauges.add(Gauge::FlowsExpired as usize, 1);
@@ -450,7 +451,7 @@ impl Core {
         let id = EntryId(meta.entry);
         let value = &self.flows.entry(id).value;
         if conntrack::changes_state(meta, value) {
-            self.flows.prefetch_peer(id);
+            self.flows.prefetch(id.peer());
         }
         self.neighbours.prefetch(value.adjacency);
         if let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) {

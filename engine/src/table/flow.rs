@@ -276,10 +276,11 @@ impl<V: Copy + FromZeros> FlowTable<V> {
     #[inline(always)]
     pub fn prefetch_entry(&self, hash: u64) -> Option<EntryId> {
         let bucket = &self.buckets[self.first_bucket(hash)];
-        if bucket.matches(tag_of(hash)) == 0 && bucket.tags[SPILLED] != 0 {
+        let found = self.prefetch_match(bucket, hash);
+        if found.is_none() && bucket.tags[SPILLED] != 0 {
             prefetch_read(&raw const self.buckets[self.second_bucket(hash)]);
         }
-        self.prefetch_match(bucket, hash)
+        found
     }
 
     /// As [`Self::prefetch_entry`], for those that were not in their first bucket.
@@ -405,17 +406,12 @@ impl<V: Copy + FromZeros> FlowTable<V> {
         self.remove_hashed(first.pair(), self.pair_hashes(first.pair()));
     }
 
-    /// Asks for the entry of the other direction.
+    /// Asks for an entry; beyond the table for nothing.
     #[inline(always)]
-    pub fn prefetch_peer(&self, id: EntryId) {
-        prefetch_read(&raw const self.entries[id.peer().0 as usize]);
-    }
-
-    /// Asks for both entries of a pair.
-    #[inline(always)]
-    pub fn prefetch_pair(&self, pair: u32) {
-        prefetch_read(&raw const self.entries[pair as usize * 2]);
-        prefetch_read(&raw const self.entries[pair as usize * 2 + 1]);
+    pub fn prefetch(&self, id: EntryId) {
+        if let Some(entry) = self.entries.get(id.0 as usize) {
+            prefetch_read(&raw const *entry);
+        }
     }
 
     /// The hashes of a pair in use.

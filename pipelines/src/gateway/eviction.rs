@@ -6,6 +6,7 @@
 
 use arrayvec::ArrayVec;
 use engine::clock::Timestamp;
+use engine::table::flow::EntryId;
 
 use super::first_packet::AT_ONCE;
 use super::{Core, Gauge};
@@ -25,7 +26,9 @@ impl Core {
             if leaving.first() == Some(&pair) {
                 break;
             }
-            self.flows.prefetch_pair(pair);
+            let id = EntryId(pair * 2);
+            self.flows.prefetch(id);
+            self.flows.prefetch(id.peer());
             self.evict_at = pair + 1;
             leaving.push(pair);
         }
