@@ -66,11 +66,7 @@ fn original(flows: &Flows, id: EntryId) -> Original<'_> {
 
 /// The service that packets with this key are for now.
 fn service_of<'a>(key: &FlowKey, services: &'a ServiceTable) -> Option<&'a ServicePort> {
-    services.find(&frontend_of(key)).map(|(_, service)| service)
-}
-
-fn frontend_of(key: &FlowKey) -> FrontendKey {
-    FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol }
+    services.find(&FrontendKey::of_destination(key)).map(|(_, service)| service)
 }
 
 /// The backend that a flow goes to, if it is one of this service.
@@ -85,7 +81,7 @@ fn backend_of<'a>(value: &FlowValue, service: &'a ServicePort) -> Option<&'a Bac
 /// address it began. So it ends with that backend as if the service had always been there.
 fn adopter(flows: &Flows, id: EntryId, services: &ServiceTable) -> Option<u32> {
     let Original { key, value, is_redirected } = original(flows, id);
-    let frontend = frontend_of(key);
+    let frontend = FrontendKey::of_destination(key);
     let service = (is_redirected && services.is_new(&frontend)).then(|| services.find(&frontend))??.1;
     backend_of(value, service).map(|backend| backend.slot)
 }

@@ -273,11 +273,7 @@ fn flows_to_make(openings: &[Opening], meta: &[Meta], made: MadeHere) -> usize {
 
 /// What a packet would be to a service.
 fn frontend_key(key: &FlowKey) -> Option<FrontendKey> {
-    has_ports(key.protocol).then_some(FrontendKey {
-        address: key.destination,
-        port: key.destination_port,
-        protocol: key.protocol,
-    })
+    has_ports(key.protocol).then(|| FrontendKey::of_destination(key))
 }
 
 /// Which keys flows made for this burst have, roughly: one bit of 64 for each hash. Without its bit a packet has no flow here,

@@ -20,8 +20,7 @@ use crate::table::{MasqueradeRules, Tables};
 pub fn decide(situation: &Situation<'_>, random: &mut Random, decision: &mut Decision) {
     let tables = situation.tables;
     let key = decision.key;
-    let frontend_key =
-        FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol };
+    let frontend_key = FrontendKey::of_destination(&key);
     let Some((frontend, service)) =
         has_ports(key.protocol).then(|| tables.services.find(&frontend_key)).flatten()
     else {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use engine::random::Random;
 use engine::table::chunked_vec::ChunkedVec;
+use engine::table::flow::FlowKey;
 use engine::table::sharded_map::ShardedMap;
 use engine::wire::ipv4::{PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
 
@@ -52,6 +53,12 @@ pub struct FrontendKey {
 }
 
 impl FrontendKey {
+    /// Where packets with this key go, as a service would be known by.
+    #[inline(always)]
+    pub fn of_destination(key: &FlowKey) -> Self {
+        Self { address: key.destination, port: key.destination_port, protocol: key.protocol }
+    }
+
     /// The key in one word.
     #[inline(always)]
     pub fn number(&self) -> u64 {

@@ -231,8 +231,7 @@ impl Walk<'_> {
             Some(Fate::Count(slot)) => slot,
             _ => original.value.backend_slot,
         };
-        let frontend =
-            FrontendKey { address: key.destination, port: key.destination_port, protocol: key.protocol };
+        let frontend = FrontendKey::of_destination(&key);
         if decision.is_redirected() || slot != NO_BACKEND {
             let found = services.find(&frontend);
             decision.frontend = found.map(|(frontend, _)| frontend);
