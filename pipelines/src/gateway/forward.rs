@@ -44,9 +44,12 @@ impl Hop {
         self.adjacency.kind = KIND_FREE;
     }
 
-    /// Reads a record.
-    pub(crate) fn read(record: u32, neighbours: &Neighbours) -> Option<Self> {
-        neighbours.read(record).map(|adjacency| Self { record, adjacency })
+    /// The record of a next hop that packets can leave by.
+    pub(crate) fn to(interface: InterfaceId, next_hop: u32, neighbours: &Neighbours) -> Option<Self> {
+        let record = neighbours.find(interface, next_hop)?;
+        let hop = Self { record, adjacency: neighbours.read(record)? };
+        // Between the two reads the record may have been freed and made another next hop's.
+        hop.leads_to(interface, next_hop).then_some(hop)
     }
 
     /// Whether packets can leave by it to this next hop.
@@ -118,13 +121,8 @@ pub(crate) fn find_next_hop(
             .map(|adjacency| (adjacency, HOST_ADJACENCY))
             .ok_or(NotYet::Never(DropReason::HostAbsent));
     }
-    if let Some(record) = neighbours.find(interface, next_hop)
-        && let Some(adjacency) = neighbours.read(record)
-        && adjacency.is_usable()
-        // Between the two reads the record may have been freed and made another next hop's.
-        && (adjacency.interface, adjacency.address) == (interface, next_hop)
-    {
-        return Ok((adjacency, record));
+    if let Some(hop) = Hop::to(interface, next_hop, neighbours) {
+        return Ok((hop.adjacency, hop.record));
     }
     let is_overlay = matches!(tables.interface(interface).kind, InterfaceKind::Overlay { .. });
     if is_overlay && !tables.neighbours.contains_key(&(interface, next_hop)) {

@@ -99,12 +99,10 @@ impl Core {
             return none;
         }
         if !self.hop.leads_to(decision.egress, decision.next_hop) {
-            let found = self.neighbours.find(decision.egress, decision.next_hop);
-            let Some(hop) = found.and_then(|record| Hop::read(record, &self.neighbours)) else { return none };
-            if !hop.leads_to(decision.egress, decision.next_hop) {
-                return none;
+            match Hop::to(decision.egress, decision.next_hop, &self.neighbours) {
+                Some(hop) => self.hop = hop,
+                None => return none,
             }
-            self.hop = hop;
         }
         // A record's epoch may speak of later tables than the decision was made with. To be asked after it was read.
         if self.neighbours.generation() > tables.generation { none } else { self.hop.identity() }
