@@ -51,7 +51,7 @@ impl Core {
                     openings.push(self.decide_first(turn, index));
                 }
             }
-            for opening in &openings {
+            for opening in openings.iter().filter(|opening| makes_flow(opening.decision.outcome)) {
                 self.flows.prefetch_second_bucket(opening.answer_hash);
             }
             self.make_place(flows_to_make(&openings, &turn.batch.meta, made), turn.tables, turn.now);
@@ -174,14 +174,17 @@ impl Core {
     /// Makes the flow of a packet that is to go on, and sends it on; without a flow if there is no place for one.
     fn open(&mut self, turn: &mut Turn<'_>, index: usize, opening: &Opening, made: &mut MadeHere) {
         let decision = &opening.decision;
-        if let Err(reason) = conntrack::initial_state(&turn.batch.meta[index]) {
+        let state = match conntrack::initial_state(&turn.batch.meta[index]) {
+            Ok(state) => state,
             // Perhaps the end of a connection that never had a flow.
-            match self.stateless.is_recent() {
-                true => self.without_flow(turn, index, decision, reason),
-                false => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),
+            Err(reason) if self.stateless.is_recent() => {
+                return self.without_flow(turn, index, decision, reason);
             }
-            return;
-        }
+            Err(reason) => {
+                turn.batch.dispositions[index] = Disposition::Drop(reason.code());
+                return;
+            }
+        };
         if self.flows.free_pairs() == 0 {
             // Place was made for the burst as far as there were flows to go. By now there may be one more: one that this burst
             // has made itself, or closed.
@@ -190,7 +193,7 @@ impl Core {
         if self.flows.free_pairs() == 0 {
             return self.without_flow(turn, index, decision, DropReason::FlowTableFull);
         }
-        match self.create(turn, index, opening, made) {
+        match self.create(turn, index, opening, state, made) {
             Ok(id) => self.forward(turn, index, id),
             Err(reason @ DropReason::FlowTableFull) => self.without_flow(turn, index, decision, reason),
             Err(reason) => turn.batch.dispositions[index] = Disposition::Drop(reason.code()),

@@ -55,13 +55,13 @@ impl Core {
         made: &mut MadeHere,
     ) -> Option<EntryId> {
         let meta = turn.batch.meta[index];
-        if conntrack::initial_state(&meta).is_err() {
+        let Ok(state) = conntrack::initial_state(&meta) else {
             // The rest of a connection that is not known here any more: the host knows what to say to it.
             self.deliver_packet(turn, index);
             return None;
-        }
+        };
         let created = match self.admit(&meta, turn.tables, turn.now) {
-            Ok(()) => self.create(turn, index, opening, made),
+            Ok(()) => self.create(turn, index, opening, state, made),
             Err(reason) => Err(reason),
         };
         created.map_err(|reason| turn.batch.dispositions[index] = Disposition::Drop(reason.code())).ok()

@@ -14,17 +14,17 @@ use crate::table::interface::HOST_INTERFACE;
 use crate::table::{SlotCounter, Tables};
 
 impl Core {
-    /// Makes the flow entry pair of a decision.
+    /// Makes the flow entry pair of a decision, in the state that its first packet puts it in.
     pub(crate) fn create(
         &mut self,
         turn: &mut Turn<'_>,
         index: usize,
         opening: &Opening,
+        state: u8,
         made: &mut MadeHere,
     ) -> Result<EntryId, DropReason> {
         let meta = turn.batch.meta[index];
         let decision = &opening.decision;
-        let state = conntrack::initial_state(&meta)?;
         let (leaving, answer_hash) = self.leaving_key(opening, turn.tables)?;
         let hashes = [meta.hash, answer_hash];
         let id = self.insert(decision, &leaving, hashes, state, turn)?;
