@@ -454,7 +454,7 @@ impl Core {
             self.flows.prefetch(id.peer());
         }
         self.neighbours.prefetch(value.adjacency);
-        if let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) {
+        if let Some(counters) = tables.counters_of(self.ownership.worker()) {
             counters.prefetch(value.backend_slot);
         }
     }

@@ -137,7 +137,7 @@ impl Core {
         let answer_hash = self.flows.hash(&leaving.reversed());
         if makes_flow(decision.outcome) {
             self.flows.prefetch_bucket(answer_hash);
-            if let Some(counters) = turn.tables.backend_counters.get(usize::from(self.ownership.worker())) {
+            if let Some(counters) = turn.tables.counters_of(self.ownership.worker()) {
                 counters.prefetch(decision.backend_slot);
             }
         }
@@ -240,7 +240,7 @@ impl Core {
     }
 
     fn count_refused(&self, decision: &Decision, tables: &Tables) {
-        let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
+        let Some(counters) = tables.counters_of(self.ownership.worker()) else {
             return;
         };
         let service = decision.frontend.and_then(|frontend| tables.services.port(frontend.service));

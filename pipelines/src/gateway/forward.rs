@@ -346,7 +346,7 @@ pub(crate) fn count_backend(value: &FlowValue, meta: &Meta, tables: &Tables, wor
     if value.backend_slot == NO_BACKEND {
         return;
     }
-    let Some(counters) = tables.backend_counters.get(usize::from(worker)) else { return };
+    let Some(counters) = tables.counters_of(worker) else { return };
     let (packets, bytes) = if value.has(FLAG_ORIGINAL) {
         (SlotCounter::PacketsIn, SlotCounter::BytesIn)
     } else {

@@ -109,7 +109,7 @@ impl Core {
     }
 
     fn count_connection(&self, decision: &Decision, tables: &Tables) {
-        let Some(counters) = tables.backend_counters.get(usize::from(self.ownership.worker())) else {
+        let Some(counters) = tables.counters_of(self.ownership.worker()) else {
             return;
         };
         if decision.backend.is_some() {

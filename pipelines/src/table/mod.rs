@@ -14,7 +14,7 @@ pub mod stale;
 
 use std::sync::Arc;
 
-use engine::batch::PortId;
+use engine::batch::{PortId, WorkerId};
 use engine::counters::Counters;
 use engine::wire::ethernet::MacAddress;
 use hashbrown::HashMap;
@@ -139,6 +139,12 @@ impl Tables {
     #[inline(always)]
     pub fn interface(&self, interface: InterfaceId) -> &Interface {
         self.interfaces.get(usize::from(interface)).unwrap_or(&self.interfaces[0])
+    }
+
+    /// What a worker counts of backends and services.
+    #[inline(always)]
+    pub fn counters_of(&self, worker: WorkerId) -> Option<&SlotCounters> {
+        self.backend_counters.get(usize::from(worker))
     }
 
     /// Whether an address is the gateway's own.
