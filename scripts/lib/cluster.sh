@@ -12,6 +12,8 @@
 
 CLUSTER_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CLUSTER_ROOT=$(cd "$CLUSTER_LIB/../.." && pwd)
+# shellcheck source=scripts/lib/wait.sh
+source "$CLUSTER_LIB/wait.sh"
 
 # Pods: namespace, address, name of the backend in it ("-": a client), ports that it listens on.
 CLUSTER_PODS_NODE1="
@@ -58,16 +60,6 @@ background() {
     BACKGROUND_PID=$!
     # Its end is no news for the shell to print.
     disown "$BACKGROUND_PID"
-}
-
-# wait_until SECONDS COMMAND...: tries a command until it succeeds; fails when it has not in that time.
-wait_until() {
-    local tries=$(($1 * 20))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        ((tries-- > 0)) || return 1
-        sleep 0.05
-    done
 }
 
 cluster_make_namespace() {

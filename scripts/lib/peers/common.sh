@@ -5,6 +5,8 @@
 # Callers run with `set -u` and set GENERATOR_CORE, DEVICE_CORE, PKTGEN, TRIAL_S and LIMIT_S.
 
 PEERS_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib/wait.sh
+source "$PEERS_LIB/../wait.sh"
 PEERS_PIDS=() PEERS_NAMESPACES=() PEERS_SETTINGS=()
 # Why the last measurement failed, for its row.
 REASON=
@@ -160,16 +162,6 @@ peers_link() {
     local namespace=$1
     shift
     ip -n "$PEERS_PREFIX-$namespace" "$@"
-}
-
-# peers_wait SECONDS COMMAND...: tries a command until it succeeds.
-peers_wait() {
-    local tries=$(($1 * 20))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        ((tries-- > 0)) || return 1
-        sleep 0.05
-    done
 }
 
 # memif_listens PID: whether the device's end takes the generator's: the socket may be there before anybody listens. Sockets

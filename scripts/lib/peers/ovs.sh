@@ -34,7 +34,7 @@ ovs_start_daemons() {
     peers_start "$OVS_FOLDER/database.log" ovsdb-server "$OVS_FOLDER/conf.db" --remote="punix:$OVS_FOLDER/db.sock" \
         --unixctl="$OVS_FOLDER/db.ctl"
     OVS_DATABASE_PID=$STARTED
-    peers_wait 10 test -S "$OVS_FOLDER/db.sock" || return 1
+    wait_until 10 test -S "$OVS_FOLDER/db.sock" || return 1
     ovs_vsctl --no-wait init || return 1
     ovs_vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:smc-enable=true \
         other_config:dpdk-lcore-mask="$(printf '0x%x' $((1 << GENERATOR_CORE)))" \
@@ -46,7 +46,7 @@ ovs_start_daemons() {
     peers_start "$OVS_FOLDER/switch.log" ip netns exec "$PEERS_PREFIX-ovs" "$OVS_DAEMON" "unix:$OVS_FOLDER/db.sock" \
         --unixctl="$OVS_FOLDER/switch.ctl"
     OVS_SWITCH_PID=$STARTED
-    peers_wait 10 ovs_ask version
+    wait_until 10 ovs_ask version
 }
 
 ovs_make_bridges() {
@@ -60,7 +60,7 @@ ovs_make_bridges() {
         options:local_ip=192.168.0.21 options:key=1 options:dst_port=8472 || return 1
     peers_link ovs address replace 192.168.0.21/24 dev br-phy && peers_link ovs link set br-phy up || return 1
     ovs_ask tnl/arp/set br-phy 192.168.0.22 "$GENERATOR_MAC" >/dev/null || return 1
-    peers_wait 10 memif_listens "$OVS_SWITCH_PID" && peers_wait 10 ovs_knows_route
+    wait_until 10 memif_listens "$OVS_SWITCH_PID" && wait_until 10 ovs_knows_route
 }
 
 # ovs_up LOAD SERVICES

@@ -16,7 +16,7 @@ pollgate_up() {
         --gateway-memory "$MEMORY" >"$PEERS_FOLDER/gateway.toml" || fail_because "no configuration for it" || return 1
     peers_start "$PEERS_FOLDER/gateway.log" "$POLLGATE" run --config "$PEERS_FOLDER/gateway.toml" --log-level warn
     POLLGATE_PID=$STARTED
-    peers_wait 20 pollgate_works && peers_wait 5 memif_listens "$POLLGATE_PID" || fail_because "pollgate: $(tail -n 1 "$PEERS_FOLDER/gateway.log")"
+    wait_until 20 pollgate_works && wait_until 5 memif_listens "$POLLGATE_PID" || fail_because "pollgate: $(tail -n 1 "$PEERS_FOLDER/gateway.log")"
 }
 
 # Its accounts must come out even, if it was there to say so.

@@ -16,8 +16,8 @@ testpmd_up() {
     TESTPMD_PID=$!
     PEERS_PIDS+=("$TESTPMD_PID")
     # It listens before it forwards; this is what it says then.
-    peers_wait 10 grep -q 'Checking link statuses' "$PEERS_FOLDER/testpmd.log" &&
-        peers_wait 5 memif_listens "$TESTPMD_PID" || fail_because "testpmd: $(tail -n 1 "$PEERS_FOLDER/testpmd.log")"
+    wait_until 10 grep -q 'Checking link statuses' "$PEERS_FOLDER/testpmd.log" &&
+        wait_until 5 memif_listens "$TESTPMD_PID" || fail_because "testpmd: $(tail -n 1 "$PEERS_FOLDER/testpmd.log")"
 }
 
 testpmd_down() {
